@@ -1,0 +1,42 @@
+# The only preparation is Python 3.11 or later: every target makes its own environment in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export MPLBACKEND ?= agg
+
+.PHONY: help run test lab export bench clean
+
+help:    ## what there is
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
+
+run: $(STAMP)    ## run the chapters on the samples and leave them as HTML in _run/ (some: make run CHAPTERS="03 04")
+	$(BIN)/python tools/run_chapters.py $(CHAPTERS)
+
+# Tests run on the samples; two processes with one thread each.
+test: export OMP_NUM_THREADS = 1
+test: unexport MINIDL_DATA
+test: $(STAMP)    ## the notebooks, the tests, and whether minidl/ is what nbs/ exports
+	$(BIN)/python tools/check_export.py
+	$(BIN)/nbdev_test --n_workers 2 --timing --do_print
+	$(BIN)/python -m pytest -q -n 2 tests
+
+lab: unexport MPLBACKEND
+lab: $(STAMP)    ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+export: $(STAMP)    ## write minidl/ from nbs/ and clean the notebooks
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+bench: $(STAMP)    ## speed against plain PyTorch
+	$(BIN)/python bench/run.py
+
+clean:    ## remove what was generated, the environment too
+	rm -rf .venv .venv-bench _run _docs build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): settings.ini constraints.txt setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "minidl needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)

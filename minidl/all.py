@@ -1,0 +1,14 @@
+"Everything a notebook of your own needs: `from minidl.all import *`."
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from .datasets import *
+from .matmul import *
+from .init import *
+from .training import *
+from .learner import *

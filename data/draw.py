@@ -2,8 +2,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-# Everything here computes in float64 and rounds to bytes at the very end: CPUs differ in the last bit of a sine or of a sum,
-# and in float64 that last bit practically never moves a byte. This is what makes the samples the same on every machine.
+# Everything here computes in float64 and rounds to bytes at the very end: CPUs differ in the last bit of a sine or of
+# a sum, and in float64 that last bit practically never moves a byte. So the samples are the same on other machines.
 
 
 def rng_for(*key): return np.random.default_rng(key)  # one generator per item: items do not depend on their neighbors
@@ -87,7 +87,11 @@ def mirrored(half):
     return np.concatenate([half, half[::-1]*[-1, 1]])
 
 
-def flat(pts): return [tuple(map(float, p)) for p in pts]
+def flat(pts):
+    """Points as Pillow wants them, rounded to a thousandth of a pixel.
+
+    Pillow (13.0) decides by `==` whether two pieces of a line need a joint: the last bit of a coordinate would show."""
+    return [tuple(p) for p in np.round(np.asarray(pts, float), 3).tolist()]
 
 
 def fill(

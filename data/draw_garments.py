@@ -17,13 +17,15 @@ def cloth(
     pattern = np.zeros((SIDE, SIDE))
     if rng.random() > plain:
         v, u = np.mgrid[:SIDE, :SIDE]
-        wave = lambda a: np.sin(2*np.pi*a/rng.uniform(9, 24) + rng.uniform(0, 6))
+        def wave(a): return np.sin(2*np.pi*a/rng.uniform(9, 24) + rng.uniform(0, 6))
         kind = rng.choice(['rows', 'columns', 'plaid', 'dots', 'print', 'knit'])
         if kind == 'rows': pattern = np.tanh(3*wave(v))
         if kind == 'columns': pattern = np.tanh(3*wave(u))
         if kind == 'plaid': pattern = (np.tanh(3*wave(u)) + np.tanh(3*wave(v)))/2
         if kind == 'dots': pattern = 2*(wave(u)*wave(v) > 0.45)
-        if kind == 'print': pattern = 2*np.tanh(4*smooth_noise(rng, SIDE, SIDE, 12))*(np.hypot(u - 56, 1.2*(v - rng.uniform(42, 60))) < rng.uniform(12, 24))
+        if kind == 'print':
+            pattern = 2*np.tanh(4*smooth_noise(rng, SIDE, SIDE, 12))
+            pattern *= np.hypot(u - 56, 1.2*(v - rng.uniform(42, 60))) < rng.uniform(12, 24)  # on the chest only
         if kind == 'knit': pattern = smooth_noise(rng, SIDE, SIDE, 26)
     contrast = rng.uniform(0.1, 0.3)*rng.choice([-1, 1])
     return np.clip(base*(1 + folds + contrast*pattern), 0.12, 1)
@@ -35,14 +37,16 @@ class Table:
     def __init__(self, rng, cloth):
         self.rng, self.cloth = rng, cloth
         self.im = np.zeros((SIDE, SIDE))
-        self.shape = rotation(rng.normal(0, 4)) @ np.diag(rng.uniform(0.8, 1.02, 2)) @ np.array([[1, rng.normal(0, 0.05)], [0, 1]])
+        self.shape = rotation(rng.normal(0, 4)) @ np.diag(rng.uniform(0.8, 1.02, 2))
+        self.shape = self.shape @ np.array([[1, rng.normal(0, 0.05)], [0, 1]])
         self.bend = rng.normal(0, 0.025, (2, 3, 3))  # a little asymmetry: everything drawn on the table is bent alike
         self.shift = rng.normal(0, 0.04, 2)
 
     def place(self, pts):
         "From the garment's coordinates to pixels."
         p = np.asarray(pts, float)
-        waves = np.stack([np.sin(2.2*p[:, 0] + 1.3*p[:, 1]), np.sin(2.9*p[:, 1] - p[:, 0]), np.cos(4*p[:, 0]*p[:, 1])])  # (3, n)
+        x, y = p.T
+        waves = np.stack([np.sin(2.2*x + 1.3*y), np.sin(2.9*y - x), np.cos(4*x*y)])  # (3, n)
         p = p + (self.bend.sum(2) @ waves).T
         return (p @ self.shape.T + self.shift + 1)*(SIDE - 1)/2
 
@@ -104,7 +108,8 @@ def buttons(t, top, bottom, n, x=0.):
 
 
 def collar(t, top, neck, size):
-    flap = [(neck*0.9, top - 0.05), (neck + size*0.7, top + size*0.8), (neck*0.35, top + size*1.3), (0.0, top + size*0.3)]
+    flap = [(neck*0.9, top - 0.05), (neck + size*0.7, top + size*0.8), (neck*0.35, top + size*1.3),
+            (0.0, top + size*0.3)]
     for f in flap, flip(flap):
         t.piece(f, 1.05)
         t.line([*f, f[0]], t.rng.uniform(0.6, 0.85))
@@ -116,7 +121,8 @@ def tshirt(t):
     waist = rng.uniform(0.42, 0.56)
     long = rng.random() < 0.08
     upper(t, top, rng.uniform(0.65, 0.92), rng.uniform(0.5, 0.68), waist, waist + rng.uniform(-0.03, 0.06), neck,
-          rng.uniform(1, 1.4) if long else rng.uniform(0.3, 0.65), rng.uniform(0.15, 0.5) if long else rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.34))
+          rng.uniform(1, 1.4) if long else rng.uniform(0.3, 0.65),
+          rng.uniform(0.15, 0.5) if long else rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.34))
     neckline(t, top, neck, rng.uniform(0.1, 0.28), pointed=rng.random() < 0.3)
 
 
@@ -124,7 +130,8 @@ def pullover(t):
     rng = t.rng
     top, neck, bottom = rng.uniform(-0.85, -0.75), rng.uniform(0.18, 0.26), rng.uniform(0.68, 0.88)
     waist = rng.uniform(0.42, 0.54)
-    cuff = upper(t, top, bottom, rng.uniform(0.54, 0.64), waist, waist, neck, rng.uniform(1.15, 1.5), rng.uniform(0.12, 0.4), rng.uniform(0.18, 0.26))
+    cuff = upper(t, top, bottom, rng.uniform(0.54, 0.64), waist, waist, neck, rng.uniform(1.15, 1.5),
+                 rng.uniform(0.12, 0.4), rng.uniform(0.18, 0.26))
     band = rng.uniform(0.75, 1)
     for c in cuff, flip(cuff): t.piece(c, band)
     t.piece([(-waist, bottom), (-waist, bottom - 0.1), (waist, bottom - 0.1), (waist, bottom)], band)
@@ -139,9 +146,12 @@ def dress(t):
     top, neck, bottom = -0.95, rng.uniform(0.12, 0.22), rng.uniform(0.88, 0.98)
     shoulder, waist, hem = rng.uniform(0.24, 0.45), rng.uniform(0.2, 0.42), rng.uniform(0.3, 0.7)
     sleeve = rng.choice([0, rng.uniform(0.25, 0.5), rng.uniform(0.8, 1.15)], p=[0.5, 0.3, 0.2])
-    if sleeve: upper(t, top, top + 1, shoulder, waist, waist, neck, sleeve, rng.uniform(0.15, 0.5), rng.uniform(0.12, 0.18), armpit=0.4)
+    if sleeve:
+        upper(t, top, top + 1, shoulder, waist, waist, neck, sleeve, rng.uniform(0.15, 0.5), rng.uniform(0.12, 0.18),
+              armpit=0.4)
     middle = rng.uniform(-0.35, 0.05)
-    t.piece(mirrored([(neck, top), (shoulder, top + 0.06), (waist + 0.05, top + 0.4), (waist, middle), (hem*0.85 + waist*0.15, (middle + 2*bottom)/3), (hem, bottom)]))
+    t.piece(mirrored([(neck, top), (shoulder, top + 0.06), (waist + 0.05, top + 0.4), (waist, middle),
+                      (hem*0.85 + waist*0.15, (middle + 2*bottom)/3), (hem, bottom)]))
     neckline(t, top, neck, rng.uniform(0.1, 0.35), pointed=rng.random() < 0.4)
     if rng.random() < 0.35: t.line([(-waist, middle), (waist, middle)], 0.6, 4)
     for x in rng.uniform(-0.6, 0.6, rng.integers(0, 4)): t.line([(x*waist, middle + 0.05), (x*hem, bottom)], 0.82)
@@ -152,14 +162,17 @@ def coat(t):
     top, neck, bottom = rng.uniform(-0.95, -0.82), rng.uniform(0.14, 0.22), rng.uniform(0.72, 0.97)
     waist = rng.uniform(0.4, 0.52)
     hem = waist + rng.uniform(0, 0.12)
-    upper(t, top, bottom, rng.uniform(0.5, 0.6), waist, hem, neck, rng.uniform(1.2, 1.5), rng.uniform(0.1, 0.3), rng.uniform(0.18, 0.26))
+    upper(t, top, bottom, rng.uniform(0.5, 0.6), waist, hem, neck, rng.uniform(1.2, 1.5), rng.uniform(0.1, 0.3),
+          rng.uniform(0.18, 0.26))
     if rng.random() < 0.25:  # closed to the neck
         t.piece(arc((0, top + 0.02), (neck*1.1, rng.uniform(0.06, 0.14)), 0, 360), rng.uniform(0.7, 0.95))
         t.line([(0, top), (0.01, bottom)], rng.uniform(0.6, 0.85), 2)
         return
     depth = rng.uniform(0.2, 0.7)
-    t.piece([(-neck, top), (0, top + depth), (neck, top), (0.1, top - 0.02), (-0.1, top - 0.02)], value=t.cloth*rng.uniform(0.2, 0.5))
-    lapel = [(neck, top - 0.03), (neck + 0.14, top + 0.3*depth), (0.02, top + depth + 0.05), (neck*0.6, top + 0.3*depth)]
+    t.piece([(-neck, top), (0, top + depth), (neck, top), (0.1, top - 0.02), (-0.1, top - 0.02)],
+            value=t.cloth*rng.uniform(0.2, 0.5))
+    lapel = [(neck, top - 0.03), (neck + 0.14, top + 0.3*depth), (0.02, top + depth + 0.05),
+             (neck*0.6, top + 0.3*depth)]
     for f in lapel, flip(lapel):
         t.piece(f, rng.uniform(0.9, 1.1))
         t.line([*f, f[0]], rng.uniform(0.65, 0.85))
@@ -175,7 +188,8 @@ def shirt(t):
     waist = rng.uniform(0.4, 0.54)
     long = rng.random() < 0.6
     upper(t, top, bottom, rng.uniform(0.54, 0.64), waist, waist + rng.uniform(-0.02, 0.06), neck,
-          rng.uniform(1.1, 1.45) if long else rng.uniform(0.35, 0.6), rng.uniform(0.12, 0.45) if long else rng.uniform(0.35, 0.8), rng.uniform(0.18, 0.28))
+          rng.uniform(1.1, 1.45) if long else rng.uniform(0.35, 0.6),
+          rng.uniform(0.12, 0.45) if long else rng.uniform(0.35, 0.8), rng.uniform(0.18, 0.28))
     placket = bottom if rng.random() < 0.75 else top + rng.uniform(0.4, 0.6)  # a polo shirt's is short
     t.line([(0.03, top + 0.1), (0.03, placket)], rng.uniform(0.68, 0.85))
     if rng.random() < 0.6: buttons(t, top + 0.22, placket - 0.08, 3 if placket < bottom else 6)
@@ -189,9 +203,11 @@ def shirt(t):
 
 def trouser(t):
     rng = t.rng
-    top, bottom, waist, hip = rng.uniform(-0.97, -0.9), rng.uniform(0.88, 0.98), rng.uniform(0.24, 0.36), rng.uniform(0.34, 0.46)
+    top, bottom = rng.uniform(-0.97, -0.9), rng.uniform(0.88, 0.98)
+    waist, hip = rng.uniform(0.24, 0.36), rng.uniform(0.34, 0.46)
     cuff, spread, crotch = rng.uniform(0.13, 0.26), rng.uniform(0.14, 0.4), rng.uniform(-0.35, -0.15)
-    leg = [(0, top), (waist, top), (hip, crotch), (spread + cuff/2 + 0.02, bottom), (spread - cuff/2, bottom), (0.02, crotch)]
+    leg = [(0, top), (waist, top), (hip, crotch), (spread + cuff/2 + 0.02, bottom), (spread - cuff/2, bottom),
+           (0.02, crotch)]
     t.piece(leg)
     t.piece(flip(leg), rng.uniform(0.85, 1))
     t.line([(0, top), (0, crotch)], 0.6)
@@ -204,36 +220,45 @@ def trouser(t):
 
 def sole(t, base, heel, thick, value):
     "From the toe on the left to the heel on the right; the ground is at `base`."
-    t.piece([(-0.95, base - 0.06), (-0.9, base), (-0.2, base), (0.3, base - heel), (0.45, base - heel), (0.5, base), (0.9, base), (0.93, base - thick - heel),
-             (0.4, base - heel - thick), (-0.3, base - thick)] if heel > 0.08 else
-            [(-0.95, base - thick), (-0.93, base), (0.9, base), (0.93, base - thick), (0, base - thick)], value=value)
+    if heel > 0.08:
+        t.piece([(-0.95, base - 0.06), (-0.9, base), (-0.2, base), (0.3, base - heel), (0.45, base - heel), (0.5, base),
+                 (0.9, base), (0.93, base - thick - heel), (0.4, base - heel - thick), (-0.3, base - thick)],
+                value=value)
+    else:
+        t.piece([(-0.95, base - thick), (-0.93, base), (0.9, base), (0.93, base - thick), (0, base - thick)],
+                value=value)
 
 
 def sandal(t):
     rng = t.rng
     heel, thick = rng.choice([0, rng.uniform(0.2, 0.6)], p=[0.55, 0.45]), rng.uniform(0.08, 0.15)
     base = rng.uniform(0.3, 0.5) + heel/3
-    foot = lambda x: base - thick - heel*np.clip((x + 0.4)/0.8, 0, 1)  # height of the foot bed
+    def foot(x): return base - thick - heel*np.clip((x + 0.4)/0.8, 0, 1)  # height of the foot bed
     strap, lean = rng.uniform(0.13, 0.2), rng.uniform(0.05, 0.3)
 
     def band(x, width, height):
         "A strap that rises from the foot bed at x and leans back over the foot."
-        t.piece([(x, foot(x)), (x + lean*0.6, foot(x) - height), (x + lean + width*0.7, foot(x) - height - 0.05), (x + width, foot(x + width))], rng.uniform(0.8, 1), smooth=0.3)
+        t.piece([(x, foot(x)), (x + lean*0.6, foot(x) - height), (x + lean + width*0.7, foot(x) - height - 0.05),
+                 (x + width, foot(x + width))], rng.uniform(0.8, 1), smooth=0.3)
 
-    for x in np.arange(rng.uniform(-0.8, -0.6), rng.uniform(-0.45, 0.05), strap + rng.uniform(0.1, 0.2)): band(x, strap*rng.uniform(1, 1.6), rng.uniform(0.3, 0.4) + 0.25*(x + 0.8))
+    for x in np.arange(rng.uniform(-0.8, -0.6), rng.uniform(-0.45, 0.05), strap + rng.uniform(0.1, 0.2)):
+        band(x, strap*rng.uniform(1, 1.6), rng.uniform(0.3, 0.4) + 0.25*(x + 0.8))
     high = foot(0.8) - rng.uniform(0.35, 0.75)
     if rng.random() < 0.8:  # round the heel and the ankle
         t.piece([(0.9, foot(0.9)), (0.92, high), (0.9 - strap, high), (0.86 - strap, foot(0.8))])
         t.piece([(0.92, high), (0.92, high + strap), (0.2, high + strap*1.2), (0.15, high + 0.2*strap)])
         if rng.random() < 0.6: t.piece([(0.17, high + 0.02), (0.3, high + 0.08), (0, foot(0)), (-0.3, foot(-0.3))])
     if heel and rng.random() < 0.4:  # a wedge
-        t.piece([(-0.95, base - thick), (-0.93, base), (0.9, base), (0.93, foot(0.9)), (0.4, foot(0.4)), (-0.4, foot(-0.4))], value=t.cloth*rng.uniform(0.5, 1))
+        t.piece([(-0.95, base - thick), (-0.93, base), (0.9, base), (0.93, foot(0.9)), (0.4, foot(0.4)),
+                 (-0.4, foot(-0.4))], value=t.cloth*rng.uniform(0.5, 1))
     else: sole(t, base, heel if heel > 0.08 else 0, thick, rng.uniform(0.35, 0.95))
 
 
 def laces(t, points, n):
-    (x0, y0), (x1, y1) = points
-    for a in np.linspace(0, 1, n): t.line([(x0 + a*(x1 - x0) - 0.08, y0 + a*(y1 - y0) + 0.1), (x0 + a*(x1 - x0) + 0.1, y0 + a*(y1 - y0))], t.rng.choice([0.5, 1.6]), 3)
+    start, end = np.asarray(points)
+    for a in np.linspace(0, 1, n):
+        middle = start + a*(end - start)
+        t.line([middle + [-0.08, 0.1], middle + [0.1, 0]], t.rng.choice([0.5, 1.6]), 3)
 
 
 def sneaker(t):
@@ -241,13 +266,15 @@ def sneaker(t):
     base, thick, height = rng.uniform(0.38, 0.52), rng.uniform(0.1, 0.2), rng.uniform(0.55, 0.95)
     y = base - thick
     tongue = rng.uniform(0.05, 0.3)
-    t.piece([(-0.93, y + 0.03), (-0.9, y - 0.2), (-0.6, y - 0.3), (-0.1, y - height*0.8), (tongue, y - height*1.05), (tongue + 0.12, y - height*0.85),
+    t.piece([(-0.93, y + 0.03), (-0.9, y - 0.2), (-0.6, y - 0.3), (-0.1, y - height*0.8), (tongue, y - height*1.05),
+             (tongue + 0.12, y - height*0.85),
              (0.6, y - height*0.75), (0.86, y - height*0.95), (0.92, y - 0.3), (0.9, y + 0.03)], smooth=0.5)
     sole(t, base, 0, thick, rng.uniform(0.5, 1))
     t.line([(-0.93, y), (0.9, y)], 0.5)
     laces(t, ((-0.42, y - 0.4), (tongue - 0.1, y - height*0.85)), rng.integers(2, 5))
     kind = rng.integers(4)
-    if kind == 0: t.line(spline([(-0.3, y - 0.1), (0.1, y - 0.08), (0.75, y - 0.45)], closed=False), rng.choice([0.45, 1.7]), 5)
+    if kind == 0:
+        t.line(spline([(-0.3, y - 0.1), (0.1, y - 0.08), (0.75, y - 0.45)], closed=False), rng.choice([0.45, 1.7]), 5)
     if kind == 1:
         for x in (0.0, 0.2, 0.4): t.line([(x, y - 0.05), (x - 0.18, y - 0.4)], rng.choice([0.5, 1.6]), 4)
     if kind == 2: t.piece([(-0.93, y), (-0.9, y - 0.2), (-0.6, y - 0.28), (-0.55, y)], rng.choice([0.6, 1.4]))
@@ -259,26 +286,32 @@ def ankle_boot(t):
     base, heel, thick = rng.uniform(0.75, 0.9), rng.choice([0.05, rng.uniform(0.15, 0.45)]), rng.uniform(0.07, 0.13)
     top, y = rng.uniform(-0.9, -0.2), base - thick
     back, front = rng.uniform(0.84, 0.93), rng.uniform(-0.1, 0.15)
-    t.piece([(-0.93, y + 0.02), (-0.9, y - 0.2), (-0.5, y - 0.36), (front - 0.08, y - 0.62 - heel/2), (front, top + 0.04), (back, top),
-             (0.82, y - heel - 0.45), (0.92, y - heel - 0.1), (0.9, y - heel + 0.02), (0.35, y - heel), (-0.25, y + 0.02)], smooth=0.4)
+    t.piece([(-0.93, y + 0.02), (-0.9, y - 0.2), (-0.5, y - 0.36), (front - 0.08, y - 0.62 - heel/2),
+             (front, top + 0.04), (back, top), (0.82, y - heel - 0.45), (0.92, y - heel - 0.1),
+             (0.9, y - heel + 0.02), (0.35, y - heel), (-0.25, y + 0.02)], smooth=0.4)
     sole(t, base, heel if heel > 0.08 else 0, thick, rng.uniform(0.25, 0.8))
     if rng.random() < 0.4: laces(t, ((front - 0.25, y - 0.6), (front + 0.05, top + 0.2)), rng.integers(3, 6))
-    if rng.random() < 0.4: t.piece([(front + 0.25, top + 0.05), (front + 0.5, top + 0.05), (front + 0.5, y - 0.5), (front + 0.3, y - 0.5)], 0.6)
+    if rng.random() < 0.4:
+        t.piece([(front + 0.25, top + 0.05), (front + 0.5, top + 0.05), (front + 0.5, y - 0.5), (front + 0.3, y - 0.5)],
+                0.6)
     if rng.random() < 0.5: t.line([(front - 0.05, top + 0.18), (back, top + 0.12)], 0.65, 3)
-    if rng.random() < 0.3: t.piece([(front, y - 0.72), (0.88, y - 0.62 - heel/2), (0.88, y - 0.5 - heel/2), (front - 0.1, y - 0.58)], 1.35)
+    if rng.random() < 0.3:
+        t.piece([(front, y - 0.72), (0.88, y - 0.62 - heel/2), (0.88, y - 0.5 - heel/2), (front - 0.1, y - 0.58)], 1.35)
 
 
 def bag(t):
     rng = t.rng
-    top, bottom, wide, narrow = rng.uniform(-0.4, 0.0), rng.uniform(0.55, 0.9), rng.uniform(0.65, 0.95), rng.uniform(0.55, 0.95)
+    top, bottom = rng.uniform(-0.4, 0.0), rng.uniform(0.55, 0.9)
+    wide, narrow = rng.uniform(0.65, 0.95), rng.uniform(0.55, 0.95)
     kind = rng.choice(['arc', 'two', 'none'], p=[0.55, 0.3, 0.15])
     if kind == 'none': top, bottom = rng.uniform(-0.6, -0.4), rng.uniform(0.4, 0.6)
     else:
-        reach = rng.uniform(0.45, min(1, top + 0.97)*1.0) if top + 0.97 > 0.46 else 0.45
+        reach = rng.uniform(0.45, min(1, top + 0.97))
         for dx in ((0,) if kind == 'arc' else (-0.07, 0.07)):
             t.piece(arc((dx, top + 0.02), (rng.uniform(0.3, 0.6)*wide, reach), 180, 360), rng.uniform(0.6, 0.95))
         t.hole(arc((0, top + 0.02), (rng.uniform(0.2, 0.26)*wide + 0.05, reach - rng.uniform(0.1, 0.16)), 180, 360))
-    t.piece(mirrored([(wide*narrow, top), (wide, (top + bottom)/2), (wide*rng.uniform(0.85, 1), bottom - 0.06), (wide*0.8, bottom)]), smooth=rng.uniform(0, 0.5))
+    t.piece(mirrored([(wide*narrow, top), (wide, (top + bottom)/2), (wide*rng.uniform(0.85, 1), bottom - 0.06),
+                      (wide*0.8, bottom)]), smooth=rng.uniform(0, 0.5))
     if rng.random() < 0.55:
         flap = top + rng.uniform(0.25, 0.55)*(bottom - top)
         t.line([(-wide*0.95, top + 0.1), (-wide*0.6, flap), (wide*0.6, flap), (wide*0.95, top + 0.1)], 0.6, 3)
@@ -287,7 +320,8 @@ def bag(t):
     if rng.random() < 0.3: t.line([(-wide*0.85, (top + bottom)/2 + 0.1), (wide*0.85, (top + bottom)/2 + 0.1)], 0.7)
 
 
-GARMENTS = [tshirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle_boot]  # in the order of Fashion-MNIST
+# In the order of Fashion-MNIST.
+GARMENTS = [tshirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle_boot]
 
 
 def garment(i, label, part, seed=2):

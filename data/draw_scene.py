@@ -1,4 +1,4 @@
-"A colored scene: a textured ground, props and clutter, light, and parts with outline, shading and texture laid one over another."
+"A colored scene: a textured ground, props, light, and shaded, textured parts laid one over another."
 import colorsys
 from contextlib import contextmanager
 
@@ -26,7 +26,7 @@ def palette(
     while len(colors) < n + (away_from is not None):
         c = random_color(rng)
         if all(np.abs(c - o).max() > far for o in colors[-2:]): colors.append(c)
-        far *= 0.98
+        far *= 0.98  # ask for less and less, so that this ends
     return colors[-n:]
 
 
@@ -84,7 +84,9 @@ def streaks(rng, angle=90., cells=26, long=5):
     "Fine hair or grain along a direction, in degrees from the x axis."
     tile = smooth_noise(rng, 96, 96, (cells, max(3, cells//long)))
     m = rotation(-angle)
-    def f(u, v): return np.clip(0.5 + 0.35*bilinear(tile, (m[0, 0]*u + m[0, 1]*v + 1.5)*32, (m[1, 0]*u + m[1, 1]*v + 1.5)*32), 0, 1)
+    def f(u, v):
+        along, across = m[0, 0]*u + m[0, 1]*v, m[1, 0]*u + m[1, 1]*v
+        return np.clip(0.5 + 0.35*bilinear(tile, (along + 1.5)*32, (across + 1.5)*32), 0, 1)
     return f
 
 
@@ -111,7 +113,8 @@ class Scene:
     def place(self, size=1., angle=0., at=(0., 0.), flip=False, squeeze=1., shear=0.):
         "Things drawn from now on have coordinates from -1 to 1, y down, turned, moved and made smaller like this."
         half = min(self.w, self.h)/2
-        self.to_px = half*size*rotation(angle) @ np.array([[1, shear], [0, 1]]) @ np.diag([-squeeze if flip else squeeze, 1])
+        stretch = np.array([[1, shear], [0, 1]]) @ np.diag([-squeeze if flip else squeeze, 1])
+        self.to_px = half*size*rotation(angle) @ stretch
         self.origin = np.array([self.w, self.h])/2 + half*np.asarray(at)
         self.from_px = np.linalg.inv(self.to_px)
         self.unit = half*size
@@ -126,7 +129,7 @@ class Scene:
         self.to_px, self.origin, self.from_px, self.unit = outer
 
     def _mask(self, pts, width=None):
-        "The covered share of every pixel in the box around the points: (slices of the box, (h, w)); None outside the picture."
+        "The box around the points, as slices, and the covered share of its pixels, (h, w); None outside the picture."
         px = np.asarray(pts, float) @ self.to_px.T + self.origin
         margin = 1 if width is None else width*self.unit/2 + 1
         x0, y0 = np.maximum(np.floor(px.min(0) - margin), 0).astype(int)
@@ -176,7 +179,8 @@ class Scene:
         if round: paint = paint + round*0.45*np.exp(-((x - 0.5*lx)**2 + (y - 0.5*ly)**2)/0.09)[..., None]
         alpha = alpha[..., None]*opacity
         self.im[box] = self.im[box]*(1 - alpha) + np.clip(paint, 0, 1)*alpha
-        if self.contour and contour and width is None: self.line(np.concatenate([pts, pts[:1]]), color*0.35, self.contour)
+        if self.contour and contour and width is None:
+            self.line(np.concatenate([pts, pts[:1]]), color*0.35, self.contour)
 
     def line(self, pts, color, width=0.03, opacity=1., smooth=0.):
         "A stroke without shading."
@@ -199,8 +203,11 @@ class Scene:
     def box(self, x0, y0, x1, y1, color, corner=0., **kw):
         "A rectangle, its corners cut off."
         c = min(corner, abs(x1 - x0)/2, abs(y1 - y0)/2)
-        self.part([(x0 + c, y0), (x1 - c, y0), (x1, y0 + c), (x1, y1 - c), (x1 - c, y1), (x0 + c, y1), (x0, y1 - c), (x0, y0 + c)] if c
-                  else [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], color, **kw)
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        if c:
+            corners = [(x0 + c, y0), (x1 - c, y0), (x1, y0 + c), (x1, y1 - c),
+                       (x1 - c, y1), (x0 + c, y1), (x0, y1 - c), (x0, y0 + c)]
+        self.part(corners, color, **kw)
 
     def shadow(self, center, radii, depth=0.45):
         "A soft dark ellipse on the ground."
@@ -218,8 +225,9 @@ class Scene:
         self.im[:] = self._ground(self.ground)
         if rng.random() < 0.5:
             other = random_color(rng) if rng.random() < 0.6 else np.clip(self.ground*rng.uniform(0.6, 1.4), 0, 1)
-            y = np.arange(self.h)[:, None] - self.h*rng.uniform(0.4, 0.8) - rng.uniform(0, 6)*smooth_noise(rng, 1, self.w, (1, 6)) - rng.normal(0, 0.08)*np.arange(self.w)
-            t = ramp(y, 0.5)[..., None]
+            horizon = self.h*rng.uniform(0.4, 0.8) + rng.normal(0, 0.08)*np.arange(self.w)  # (w,)
+            horizon = horizon + rng.uniform(0, 6)*smooth_noise(rng, 1, self.w, (1, 6))
+            t = ramp(np.arange(self.h)[:, None] - horizon, 0.5)[..., None]  # (h, w, 1)
             self.im = self.im*(1 - t) + self._ground(other)*t
         for _ in range(rng.choice([0, 0, 1, 2])): self._prop()
         if rng.random() < 0.6: self._blur()
@@ -227,24 +235,24 @@ class Scene:
     def _ground(self, color):
         rng, h, w = self.rng, self.h, self.w
         v, u = np.mgrid[:h, :w]/64
-        turn = rng.uniform(-15, 15)
-        m = rotation(turn)
+        m = rotation(rng.uniform(-15, 15))
         a, b = m[0, 0]*u + m[0, 1]*v, m[1, 0]*u + m[1, 1]*v
-        kind = rng.choice(['plain', 'clouds', 'grass', 'planks', 'bricks', 'water', 'tiles', 'pebbles', 'weave', 'lights'])
+        kind = rng.choice('plain clouds grass planks bricks water tiles pebbles weave lights'.split())
         tone = 0.12*smooth_noise(rng, h, w, 3)  # unevenly lit
         k = rng.uniform(2.5, 5)
-        if kind == 'clouds': tone = tone + 0.3*ramp(smooth_noise(rng, h, w, (7, 5)), 0.8) + 0.3*(v/v.max() - 0.5)
-        if kind == 'grass': tone = tone + 0.13*smooth_noise(rng, h, w, (h//9, w//3)) + 0.08*smooth_noise(rng, h, w, 12)
-        if kind == 'planks': tone = tone + 0.1*smooth_noise(rng, h, w, (h//4, 6)) - 0.3*(frac(b*k/2) < 0.05) + 0.1*np.sin(7*np.floor(b*k/2))
-        if kind == 'bricks': tone = tone + 0.28*bricks(k)(a, b) + 0.06*smooth_noise(rng, h, w, 20)
-        if kind == 'water': tone = tone + 0.14*smooth_noise(rng, h, w, (h//5, 9)) + 0.1*smooth_noise(rng, h, w, (h//12, 4))
-        if kind == 'tiles': tone = tone + rng.uniform(0.15, 0.35)*checks(k/2)(a, b)
-        if kind == 'pebbles': tone = tone + 0.3*ramp(smooth_noise(rng, h, w, 17), 2.5) - 0.15
-        if kind == 'weave': tone = tone + 0.1*np.sin(2*np.pi*k*1.6*a)*np.sin(2*np.pi*k*1.6*b)
+        def noise(*cells): return smooth_noise(rng, h, w, cells)
+        if kind == 'clouds': tone += 0.3*ramp(noise(7, 5), 0.8) + 0.3*(v/v.max() - 0.5)
+        if kind == 'grass': tone += 0.13*noise(h//9, w//3) + 0.08*noise(12, 12)
+        if kind == 'planks': tone += 0.1*noise(h//4, 6) - 0.3*(frac(b*k/2) < 0.05) + 0.1*np.sin(7*np.floor(b*k/2))
+        if kind == 'bricks': tone += 0.28*bricks(k)(a, b) + 0.06*noise(20, 20)
+        if kind == 'water': tone += 0.14*noise(h//5, 9) + 0.1*noise(h//12, 4)
+        if kind == 'tiles': tone += rng.uniform(0.15, 0.35)*checks(k/2)(a, b)
+        if kind == 'pebbles': tone += 0.3*ramp(noise(17, 17), 2.5) - 0.15
+        if kind == 'weave': tone += 0.1*np.sin(2*np.pi*k*1.6*a)*np.sin(2*np.pi*k*1.6*b)
         if kind == 'lights':
             for _ in range(rng.integers(5, 14)):
                 x, y, r = rng.uniform(0, u.max()), rng.uniform(0, v.max()), rng.uniform(0.08, 0.3)
-                tone = tone + rng.uniform(-0.2, 0.35)*ramp(1 - np.hypot(u - x, v - y)/r, 3)
+                tone += rng.uniform(-0.2, 0.35)*ramp(1 - np.hypot(u - x, v - y)/r, 3)
         return np.clip(color*(1 + self.depth*tone[..., None]), 0, 1)
 
     def _prop(self):
@@ -252,14 +260,22 @@ class Scene:
         rng = self.rng
         self.place(rng.uniform(0.15, 0.5), rng.uniform(-20, 20), rng.uniform(-1.1, 1.1, 2))
         color = random_color(rng)
-        texture = rng.choice([None, stripes(rng.uniform(2, 6), rng.uniform(0, 180)), dots(rng.uniform(3, 6)), patches(rng, 9), checks(rng.uniform(2, 5))])
+        texture = rng.choice([None, stripes(rng.uniform(2, 6), rng.uniform(0, 180)), dots(rng.uniform(3, 6)),
+                              patches(rng, 9), checks(rng.uniform(2, 5))])
         kind = rng.integers(6)
         if kind == 0: self.disc((0, 0), rng.uniform(0.5, 1), color, round=0.8, texture=texture)
-        if kind == 1: self.box(-rng.uniform(0.4, 1), -rng.uniform(0.4, 1), 0.8, 0.7, color, texture=texture, corner=rng.choice([0, 0.2]))
-        if kind == 2: self.part([(0, -3), (rng.normal(0, 0.3), 3)], color, width=rng.uniform(0.1, 0.35), texture=texture)
-        if kind == 3: self.part(arc((0, 0), (1, 0.8), 0, 360, 14)*rng.uniform(0.7, 1.2, (14, 1)), color, smooth=1, texture=patches(rng, 12))
-        if kind == 4: self.tube(arc((0, 0), rng.uniform(0.5, 1, 2), 0, rng.uniform(150, 360), 24), rng.uniform(0.1, 0.2), color, smooth=0)
-        if kind == 5: self.part([(-1.3, 0.6), (rng.uniform(-0.5, 0.5), -0.9), (1.3, 0.6)], color, texture=texture, smooth=rng.choice([0, 0.6]))
+        if kind == 1: self.box(*rng.uniform(-1, -0.4, 2), 0.8, 0.7, color, texture=texture, corner=rng.choice([0, 0.2]))
+        if kind == 2:
+            self.part([(0, -3), (rng.normal(0, 0.3), 3)], color, width=rng.uniform(0.1, 0.35), texture=texture)
+        if kind == 3:
+            bush = arc((0, 0), (1, 0.8), 0, 360, 14)*rng.uniform(0.7, 1.2, (14, 1))
+            self.part(bush, color, smooth=1, texture=patches(rng, 12))
+        if kind == 4:
+            ring = arc((0, 0), rng.uniform(0.5, 1, 2), 0, rng.uniform(150, 360), 24)
+            self.tube(ring, rng.uniform(0.1, 0.2), color, smooth=0)
+        if kind == 5:
+            hill = [(-1.3, 0.6), (rng.uniform(-0.5, 0.5), -0.9), (1.3, 0.6)]
+            self.part(hill, color, texture=texture, smooth=rng.choice([0, 0.6]))
 
     def occlude(self):
         "Now and then something in front: a leaf, a pole, the edge of a wall."
@@ -269,7 +285,8 @@ class Scene:
         at = 0.95*np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
         self.place(rng.uniform(0.35, 0.6), angle + 180 + rng.normal(0, 20), at*[self.w, self.h]/min(self.w, self.h))
         color, kind = random_color(rng), rng.integers(3)
-        if kind == 0: self.part([(-0.8, 0), (0, -0.38), (0.9, 0), (0, 0.38)], color, smooth=1, texture=stripes(4, 60, 0.15))
+        if kind == 0:
+            self.part([(-0.8, 0), (0, -0.38), (0.9, 0), (0, 0.38)], color, smooth=1, texture=stripes(4, 60, 0.15))
         if kind == 1: self.part([(-1, -0.5), (0.2, -0.4), (0.35, 0.5), (-1, 0.6)], color, texture=bricks(5))
         if kind == 2: self.part([(0, -4), (0.1, 4)], color, width=0.3, texture=streaks(rng))
 

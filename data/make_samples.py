@@ -3,7 +3,8 @@
 
     python data/make_samples.py [--out DIR] [--only mnist,imagenette]
 
-Needs numpy, pillow and matplotlib (for its fonts), nothing else. The bytes are promised for the versions in constraints.txt.
+Needs numpy, pillow and matplotlib (for its fonts), nothing else.
+The bytes are promised for the versions in constraints.txt and for zlib (zlib-ng packs the same data into other bytes).
 """
 import argparse, gzip, hashlib, io, sys, tarfile, tempfile, time
 from pathlib import Path
@@ -64,12 +65,10 @@ def idx_files(folder, draw, n_train, n_test):
 
 
 def archive(path, make, *args):
-    "What `make(folder)` writes, packed under the archive's name."
+    "`make(folder)` writes a folder with the archive's name into the one it is given; pack it."
     with tempfile.TemporaryDirectory() as d:
-        folder = Path(d)/path.stem
-        folder.mkdir()
-        make(folder, *args)
-        write_tgz(path, folder)
+        make(Path(d), *args)
+        write_tgz(path, Path(d)/path.stem)
 
 
 MAKERS = {
@@ -100,7 +99,8 @@ def main():
     parser.add_argument('--out', type=Path, default=HERE/'samples', help='folder to write into')
     parser.add_argument('--only', type=lambda s: s.split(','), help=f'some of {",".join(MAKERS)}')
     args = parser.parse_args()
-    if unknown := set(args.only or []) - set(MAKERS): parser.error(f'no sample is called {", ".join(unknown)}; there are {", ".join(MAKERS)}')
+    if unknown := set(args.only or []) - set(MAKERS):
+        parser.error(f'no sample is called {", ".join(sorted(unknown))}; there are {", ".join(MAKERS)}')
     make_samples(args.out, args.only)
 
 

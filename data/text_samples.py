@@ -17,9 +17,10 @@ ANY = None     # a first word that depends on the facts
 # The grammar
 
 TOKEN = re.compile(r'[\[|\]]|\{[^}]*\}|[^\s\[|\]{}]+')
-REF = re.compile(r'\{(a |~)?(\w+)(?:@(\w+))?(\+s)?\}')
-LOOKUP = re.compile(r'\{(\w+)\.(\w+)\}')
-LATER = re.compile(r'\{(\w+)\+(\d+)\.\.(\d+)\}')
+REF = re.compile(r'(a |~)?(\w+)(?:@(\w+))?(\+s)?')
+LOOKUP = re.compile(r'(\w+)\.(\w+)')
+LATER = re.compile(r'(\w+)\+(\d+)\.\.(\d+)')
+AN = re.compile(r'(?!unif|univ|uniq|one-|eu)[aeiou]|hon', re.I)
 SHE = {'he': 'she', 'his': 'her', 'him': 'her'}
 
 
@@ -60,14 +61,17 @@ class Grammar:
         blocks = {}
         for line in path.read_text(encoding='utf8').splitlines():
             if not line.strip() or line.startswith('#'): continue
-            if header := re.match(r'(\w+)( =|:)', line): block = blocks[header[1]] = [header[2], line[header.end():]]
+            if header := re.match(r'(\w+)( [=>]|:)', line): block = blocks[header[1]] = [header[2], line[header.end():]]
             else: block.append(line)
         self.kinds = dict(pair.split('=') for pair in ' '.join(blocks.pop('facts')[1:]).split())
-        words = {name: ' '.join(lines).split() for name, (kind, *lines) in blocks.items() if kind == ' ='}
+        words = {name: ' '.join(lines).split() for name, (kind, *lines) in blocks.items() if kind != ':'}
         for name, n in ('last', 300), ('town', 130): words[name] = compounds(words.pop(f'{name}_head'), words.pop(f'{name}_tail'), n)
         for name in 'job', 'thing', 'place', 'mood': words[f'{name}_any'] = [w for genre in words['genre'] for w in words[f'{name}_{genre}']]
         self.women, self.county = set(words['first_f']), {t: words['county'][i % 10] for i, t in enumerate(words['town'])}
-        self.rules = {name: Rule([1/(i + 5) for i in range(len(ws))], [tuple(w.split('_')) for w in ws]) for name, ws in words.items()}
+        self.rules = {}
+        for name, ws in words.items():
+            flat = 1 if blocks.get(name, '=')[0] == ' >' else 5
+            self.rules[name] = Rule([1/(i + flat) for i in range(len(ws))], [tuple(w.split('_')) for w in ws])
         self.rules |= {'year': years(1921, 1989), 'birth_year': years(1880, 1956)}
         for name, (kind, *lines) in blocks.items():
             if kind == ':': self.rules[name] = self.read_templates(lines)
@@ -105,25 +109,38 @@ class Grammar:
 
     def rule(self, item, facts):
         "What the reference `item` stands for where these facts are known."
-        if item.startswith('{@'): return self.recall(item[2:-1], facts)
-        if m := LOOKUP.fullmatch(item): return only(*self.attribute(facts[m[1]], m[2]))
-        if m := LATER.fullmatch(item):
-            year = int(facts[m[1]][0])
-            return years(year + int(m[2]), year + int(m[3]))
-        how, name, fact, plural = REF.fullmatch(item).groups(default='')
+        name = item[1:-1]
+        if name in self.rules: return self.rules[name]
+        if name[0] == '@': return self.recall(name[1:], facts)
+        if m := LOOKUP.fullmatch(name): return only(*self.attribute(facts[m[1]], m[2]))
+        if m := LATER.fullmatch(name): return years(*(int(facts[m[1]][0]) + int(n) for n in m.groups()[1:]))
+        how, name, fact, plural = REF.fullmatch(name).groups(default='')
         if fact: name += '_' + facts.get(fact, [fact])[0]
         if how == '~': return self.unused(name, facts)
-        key = how + name + plural
-        if key not in self.rules:
-            rule = self.rules[name]
-            article = lambda word: ('an',) if word[0] in 'aeiou' else ('a',)
-            self.rules[key] = Rule(rule.probs, [(article(o[0]) if how else ()) + o[:-1] + (with_s(o[-1]) if plural else o[-1],) for o in rule.options])
-        return self.rules[key]
+        if how == 'a ' and how + name not in self.rules: self.add_article(name)
+        if plural and name + plural not in self.rules: self.add_plural(name)
+        return self.rules[how + name + plural]
+
+    def add_article(self, name):
+        "The rule `a name`: first whether it is a or an, then which of the words that take it."
+        rule, parts = self.rules[name], {'a': [], 'an': []}
+        for p, option in zip(rule.probs, rule.options): parts['an' if AN.match(option[0]) else 'a'].append((p, option))
+        parts = {article: pairs for article, pairs in parts.items() if pairs}
+        for article, pairs in parts.items(): self.add(f'{article}-{name}', Rule(*zip(*pairs)))
+        self.add(f'a {name}', Rule([sum(p for p, _ in pairs) for pairs in parts.values()], [(a, f'{{{a}-{name}}}') for a in parts]))
+
+    def add_plural(self, name):
+        rule = self.rules[name]
+        self.add(f'{name}+s', Rule(rule.probs, [(*o[:-1], with_s(o[-1])) for o in rule.options]))
+
+    def add(self, name, rule):
+        self.rules[name] = rule
+        rule.index(self.first_words)
 
     def unused(self, name, facts):
-        "The options that this text has not used yet; the one that is drawn leaves a note."
+        "The options that this text has not used yet (or all, once all are used); the one that is drawn leaves a note."
         rule = self.rules[name]
-        left = [i for i in range(len(rule.options)) if (name, i) not in facts.get('used', ())]
+        left = [i for i in range(len(rule.options)) if (name, i) not in facts.get('used', ())] or range(len(rule.options))
         return Rule([rule.probs[i] for i in left], [(f'{{!used {name} {i}}}', *rule.options[i]) for i in left])
 
     def recall(self, fact, facts):
@@ -246,3 +263,162 @@ def make_articles(grammar, rng, n_tokens):
     words = []
     while len(words) < n_tokens: words += grammar.say(rng, '{article}')[0]
     return words
+
+
+def make_wikitext(
+    folder:Path,  # wikitext/ is made here
+    seed:int,     # the same seed, the same bytes
+    n_train:int=170_000, n_test:int=20_000,  # tokens, as `tokenize` counts them
+):
+    "Write train.txt, test.txt, and in entropy.json the entropy of the source that they come from."
+    folder = folder/'wikitext'
+    folder.mkdir(parents=True, exist_ok=True)
+    grammar, nats = Grammar(), {}
+    for part, n_tokens, n_scored in ('train', n_train, 60_000), ('test', n_test, n_test*2):
+        words = make_articles(grammar, random.Random(f'wikitext {part} {seed}'), n_tokens)
+        write(folder/f'{part}.txt', render(words))
+        nats[part] = list(surprisals(grammar, words[:n_scored]))
+        if part == 'train': n_train = len(words)
+    write(folder/'entropy.json', json.dumps(entropy_report(n_train, **nats), indent=2) + '\n')
+
+
+def entropy_report(n_train, train, test):
+    mean = math.fsum(test)/len(test)
+    both = train + test
+    # Neighboring tokens depend on each other, articles hardly: blocks of a thousand tokens give an honest standard error.
+    blocks = [math.fsum(both[i:i + 1000])/1000 for i in range(0, len(both) - 999, 1000)]
+    source = math.fsum(both)/len(both)
+    error = math.sqrt(math.fsum((b - source)**2 for b in blocks)/(len(blocks)*(len(blocks) - 1)))
+    return {
+        'tokens_train': n_train, 'tokens_test': len(test),
+        'entropy_nats_per_token': round(mean, 6), 'perplexity': round(math.exp(mean), 4), 'nats_test': round(math.fsum(test), 3),
+        'source_nats_per_token': round(source, 4), 'source_standard_error': round(error, 4), 'source_perplexity': round(math.exp(source), 3),
+        'tokens': f'the words of each line that is not empty, split at blanks, and {EOL} for the end of that line',
+        'how': 'entropy_nats_per_token is the mean of -log p(token | all tokens before it) over test.txt, in nats, where p is the exact probability under '
+               'the grammar that wrote the text (surprisals in data/text_samples.py recomputes it from the text alone); perplexity is its exponential. '
+               'No model can expect to do better. It is exact for this file; source_nats_per_token is the same mean over the test file and the '
+               'beginning of the training file, an estimate of the expected value for any text from this source. A model with other tokens, if '
+               'nothing is lost in making them, is held against nats_test divided by the number of its tokens in test.txt.',
+    }
+
+
+# imdb
+
+OPPOSITE = {'good': 'bad', 'bad': 'good'}
+
+
+def make_imdb(
+    folder:Path,  # imdb/ is made here
+    seed:int,     # the same seed, the same bytes
+    n_train:int=1200, n_test:int=400, n_unsup:int=800,  # reviews, half of them good
+):
+    "Write reviews as the IMDb data set has them: train and test in pos and neg, and unsup; each file named <number>_<rating>.txt."
+    grammar, rng = Grammar(), random.Random(f'imdb {seed}')
+    for part, n in ('train', n_train), ('test', n_test), ('unsup', n_unsup):
+        numbers = list(range(n*10))
+        for i in range(n):
+            side = 'good' if i % 2 else 'bad'
+            text, rating = review(grammar, rng, side)
+            where = folder/'imdb'/part if part == 'unsup' else folder/'imdb'/part/{'good': 'pos', 'bad': 'neg'}[side]
+            where.mkdir(parents=True, exist_ok=True)
+            number = numbers.pop(int(rng.random()*len(numbers)))
+            write(where/f'{number}_{0 if part == "unsup" else rating}.txt', text)
+
+
+def chance(rng, p): return rng.random() < p
+def pick(rng, xs): return xs[int(rng.random()*len(xs))]
+
+
+def review(grammar, rng, side):
+    "The text of a review that thinks the film good or bad, and its rating."
+    while True:
+        sentences, rating = say_review(grammar, rng, side)
+        text = soil(layout(sentences, rng), rng)
+        if 40 <= len(text.split()) <= 250: return text, rating
+
+
+def say_review(grammar, rng, side):
+    """The sentences of a review: an opening, opinions among retelling and asides, an ending.
+
+    What tells the side is the whole of an opinion and not its words: `agree` says it with words of this side, `deny` by turning down
+    a word of the other side, `both` with one of each. A few opinions concede a point to the other side.
+    """
+    facts = {'genre': pick(rng, grammar.rules['genre'].options), 'side': (side,), 'other': (OPPOSITE[side],)}
+    sentences, n_words, n_opinions, n_conceded = [], 0, 0, 0
+    target = min(210, 45*math.exp(rng.expovariate(1.7)))  # words
+
+    def say(rule, conceding=False):
+        nonlocal facts, n_words
+        if conceding: facts |= {'side': (OPPOSITE[side],), 'other': (side,)}
+        words, facts = grammar.say(rng, f'{{~{rule}}}', facts)
+        facts |= {'side': (side,), 'other': (OPPOSITE[side],)}
+        sentences.append(words)
+        n_words += len(words)
+
+    say('opening')
+    while n_words < target or n_opinions < 7:
+        u = rng.random()
+        if u < 0.75:
+            conceding = n_opinions > 2*n_conceded + 1 and chance(rng, 0.05)
+            say(pick(rng, FRAMES), conceding)
+            n_opinions += 1
+            n_conceded += conceding
+        else: say('retell' if u < 0.92 else 'aside')
+    if chance(rng, 0.6): say(pick(rng, ['closing', 'closing', f'closing_{side}']))
+    mild = n_conceded + chance(rng, 0.5)  # the more conceded, the nearer to the middle
+    return sentences, max(7, 10 - mild) if side == 'good' else min(4, 1 + mild)
+
+
+FRAMES = ['agree']*10 + ['deny']*6 + ['both']*3
+
+
+# What real reviews look like
+
+def layout(sentences, rng):
+    "Words to sentences with capitals, sentences to paragraphs."
+    contract, paragraphs = chance(rng, 0.6), [[]]
+    for words in sentences:
+        text = ' '.join(words)
+        text = re.sub(r'(^|[.?!] )(\S)', lambda m: m[1] + m[2].upper(), text)
+        if contract: text = re.sub(r'\b(is|are|was|do|does|did|would|could) not\b', r"\1n't", text).replace('can not', "can't")
+        text = re.sub(r" ([,.;:?!)]|'s\b)", r'\1', text).replace('( ', '(').replace('can not', 'cannot')
+        if len(paragraphs[-1]) > 2 and chance(rng, 0.3): paragraphs.append([])
+        paragraphs[-1].append(text)
+    br = pick(rng, ['<br /><br />']*8 + ['<br /><br /> ', ' <br /><br />', '<br />'])
+    return br.join(' '.join(p) for p in paragraphs)
+
+
+STRETCH = {'so': 'so{}', 'very': 've{}ry', 'really': 're{}ally', 'no': 'no{}', 'long': 'lo{}ng', 'never': 'ne{}ver', 'bad': 'ba{}d', 'good': 'go{}d'}
+ENTITIES = {'"': ['&quot;', 'quot;'], "'": ['&#39;', '#39;', '&#146;'], ' and ': [' &amp; ', ' amp; '], ' ': ['&nbsp;', ' nbsp;']}
+
+
+def soil(text, rng):
+    "The dirt of real reviews, of which cleaning rules are made. None of it says what the review thinks."
+    def one(pattern, repl, p):
+        "Replace one random match of the pattern, with probability p."
+        nonlocal text
+        if chance(rng, p) and (found := list(re.finditer(pattern, text))):
+            m = pick(rng, found)
+            text = text[:m.start()] + (repl(m) if callable(repl) else m.expand(repl)) + text[m.end():]
+
+    one(r'\b(so|very|really|truly|absolutely|quite)\b', lambda m: ' '.join([m[0]]*(2 + int(3*rng.random()))), 0.12)
+    one(rf'\b({"|".join(STRETCH)})\b', lambda m: STRETCH[m[0]].format((m[0][1] if len(m[0]) < 5 else 'e')*(3 + int(6*rng.random()))), 0.12)
+    one(r'\b\w{3,}\b', lambda m: m[0].upper(), 0.2)                       # SHOUTING
+    one(r'(?<=[.!?] )[^.!?<>]{15,80}(?=[.!?])', lambda m: m[0].upper(), 0.08)
+    one(r'[.!](?= |$)', lambda m: pick(rng, '!?.')*(2 + int(6*rng.random())), 0.2)
+    one(r'(?<=\w)\. (?=[A-Z])', '.', 0.12)                                # no space after a full stop
+    one(r' ', '  ', 0.15)
+    one(r',', ' ,', 0.08)
+    one(r'\b[a-z]{6,}\b', lambda m: m[0][:2] + m[0][3] + m[0][2] + m[0][4:], 0.1)  # letters swapped
+    one(r'\bI\b', 'i', 0.06)
+    one(r"n't\b", 'nt', 0.08)
+    one(r' (out of|/) 10\b', '/10', 0.7)
+    one(r'# (?=\d)', '#', 0.6)
+    one(r'\.$', pick(rng, [' :)', '...', '.  ', ' *****', ' (sigh)']), 0.08)
+    for char, ways in ENTITIES.items():
+        if chance(rng, 0.03): text = text.replace(char, pick(rng, ways), 3)
+    return text
+
+
+def write(path, text):
+    with open(path, 'w', encoding='utf8', newline='\n') as f: f.write(text)

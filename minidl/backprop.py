@@ -24,12 +24,15 @@ class Module:
     )->Tensor:              # gradient of the loss by this layer's (first) input, shape of the input
         "Add to the parameters' `grad` and hand the gradient on. RuntimeError if the layer was not called before."
         if not hasattr(self, 'args'):
-            raise RuntimeError(f'backward of a {type(self).__name__} that was never called: its gradient depends on its input, so call it first.')
+            raise RuntimeError(f'backward of a {type(self).__name__} that was never called: '
+                               'its gradient depends on its input, so call it first.')
         return self.grad(g, *self.args)
 
     def parameters(self)->list[Tensor]: return []    # what an optimizer is to change
-    def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} needs a `forward(*args)` that returns its output.')
-    def grad(self, g, *args): raise NotImplementedError(f'{type(self).__name__} needs a `grad(g, *args)` that returns the gradient by its input.')
+    def forward(self, *args):
+        raise NotImplementedError(f'{type(self).__name__} needs a `forward(*args)`: its output.')
+    def grad(self, g, *args):
+        raise NotImplementedError(f'{type(self).__name__} needs a `grad(g, *args)`: the gradient by its input.')
 
 def add_grad(
     p:Tensor,   # a parameter
@@ -45,7 +48,7 @@ class Relu(Module):
     def grad(self, g, inp): return g * (inp > 0)
 
 class Mse(Module):
-    "Mean squared error of `pred` (bs, 1) or (bs,) and `targ` (bs,) or the shape of `pred`; ValueError for other shapes."
+    "Mean squared error; `targ` has the shape of `pred`, or lacks its last axis of 1. ValueError for other shapes."
     def forward(self, pred, targ): return (pred - self.match(targ, pred)).pow(2).mean()
     def grad(self, g, pred, targ): return g * 2*(pred - self.match(targ, pred))/pred.numel()
 
@@ -57,7 +60,7 @@ class Mse(Module):
 
 # %% ../nbs/02_fully_connected.ipynb #cell-80
 class Linear(Module):
-    "`x @ w.t() + b`, with `w` stored as (n_out, n_in) like `nn.Linear`'s; normal weights of std 1/sqrt(n_in), zero biases."
+    "`x @ w.t() + b`, `w` (n_out, n_in) as in `nn.Linear`, normal with std 1/sqrt(n_in); biases start at zero."
     def __init__(
         self,
         n_in:int,    # features of an input
@@ -68,7 +71,8 @@ class Linear(Module):
 
     def forward(self, inp):                   # (bs, n_in) -> (bs, n_out)
         if inp.ndim != 2 or inp.shape[1] != self.w.shape[1]:
-            raise ValueError(f'Linear got an input of shape {tuple(inp.shape)}, expected (bs, {self.w.shape[1]}); flatten or slice it first.')
+            raise ValueError(f'Linear got an input of shape {tuple(inp.shape)}, expected (bs, {self.w.shape[1]}); '
+                             'flatten or slice it first.')
         return inp @ self.w.t() + self.b
 
     def grad(self, g, inp):                   # (bs, n_out) -> (bs, n_in)

@@ -24,7 +24,7 @@ def fan_in_out(
 )->tuple[int, int]:    # (fan in, fan out)
     """How many numbers enter each output of a layer, and how many outputs each of its inputs enters.
 
-    Borders, strides and groups are left out of account, as in `torch.nn.init`.
+    Borders and strides are left out of account, and for the fan out groups too, as in `torch.nn.init`.
     Raises ValueError for a tensor of fewer than 2 dimensions."""
     if weight.ndim < 2:
         raise ValueError(f'fan_in_out expects a weight of shape (n_out, n_in) or (n_out, n_in, *kernel), but got shape '

@@ -8,8 +8,8 @@ __all__ = ['EVENTS', 'REGISTRY', 'CancelBatch', 'CancelBackward', 'CancelStep', 
            'create_opt', 'get_hyper', 'set_hyper', 'error_rate', 'top_k', 'rmse', 'Perplexity', 'Mean', 'write_atomic',
            'write_tensors', 'read_tensors', 'register', 'read_checkpoint', 'Learner', 'load_learner', 'in_order',
            'map_tensors', 'Gather', 'check_targets', 'SanityCheck', 'default_device', 'to_device', 'ToDevice',
-           'Averages', 'Recorder', 'Progress', 'GradientClip', 'GradientAccumulation', 'TerminateOnNaN', 'Monitor',
-           'EarlyStopping', 'EMA', 'CSVLogger', 'TensorBoardLogger', 'Journal', 'read_journal', 'Checkpoint']
+           'Averages', 'Recorder', 'last_row', 'Progress', 'GradientClip', 'GradientAccumulation', 'TerminateOnNaN',
+           'Monitor', 'EarlyStopping', 'EMA', 'CSVLogger', 'TensorBoardLogger', 'Journal', 'read_journal', 'Checkpoint']
 
 # %% ../nbs/05_learner.ipynb #cell-2
 import csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time, warnings, weakref
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from .training import DataLoaders, accuracy, no_decay_groups
+from .training import DataLoaders, EpochBatches, accuracy, no_decay_groups
 
 # %% ../nbs/05_learner.ipynb #cell-15
 class CancelBatch(Exception): "Ends this batch."
@@ -38,7 +38,9 @@ _CANCELS = (CancelBatch, CancelBackward, CancelStep, CancelTrain, CancelValidate
 
 EVENTS = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward after_backward
 before_step after_step after_batch after_train before_validate after_validate after_epoch after_fit'''.split()
-EVENTS += [f'after_cancel_{part}' for part in 'batch backward step train validate epoch fit'.split()]
+_PARTS = 'batch backward step train validate epoch fit'.split()
+EVENTS += [f'after_cancel_{part}' for part in _PARTS]
+_ENDS = {f'{when}_{part}' for when in ('after', 'after_cancel') for part in _PARTS}
 
 # %% ../nbs/05_learner.ipynb #cell-17
 class Callback:
@@ -179,7 +181,7 @@ class rmse:
                              'equal, or they broadcast.')
         self.total = self.total + (pred.float() - targ).square().sum()
         self.n += targ.numel()
-    def compute(self): return (self.total / self.n)**0.5
+    def compute(self): return (self.total / self.n)**0.5 if self.n else math.nan
 
 class Perplexity:
     """exp of the mean cross-entropy over all targets, for logits (bs, ..., n) and class indices (bs, ...): a
@@ -189,7 +191,7 @@ class Perplexity:
     def update(self, pred, targ):
         self.total = self.total + F.cross_entropy(pred.flatten(0, -2).float(), targ.flatten(), reduction='sum')
         self.n += targ.numel()
-    def compute(self): return torch.as_tensor(self.total / self.n).exp()
+    def compute(self): return torch.as_tensor(self.total / self.n).exp() if self.n else math.nan
 
 # %% ../nbs/05_learner.ipynb #cell-35
 class Mean:
@@ -201,7 +203,10 @@ class Mean:
         self.reset()
     def reset(self): self.values, self.counts = [], []
     def add(self, value, n):
-        self.values.append(value.detach() if isinstance(value, Tensor) else torch.as_tensor(value))
+        value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+        if self.values and self.values[-1].device != value.device:   # restored from a checkpoint, on the CPU
+            self.values = [v.to(value.device) for v in self.values]
+        self.values.append(value)
         self.counts.append(n)
     def compute(self):
         if not self.values: return torch.tensor(math.nan)
@@ -224,10 +229,13 @@ def _as_metric(m):
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     try:
-        write(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try: write(part)
+        except Exception as e:   # torch and safetensors report a failed write under types of their own
+            if isinstance(e, (OSError, TypeError, ValueError)): raise
+            raise OSError(f'{path} could not be written ({e}). Is the disk full?') from None
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         os.replace(part, path)
     except BaseException:
@@ -269,6 +277,7 @@ def read_tensors(path):
 
 # %% ../nbs/05_learner.ipynb #cell-43
 REGISTRY = {}
+_LEARNERS = weakref.WeakSet()   # all that are alive, to see whether a callback is in another one
 
 def register(f):
     """Make what `f` builds exportable: the result notes the name of `f` and its arguments as `spec`, and
@@ -293,14 +302,22 @@ def _spec(o):
     return spec
 
 # %% ../nbs/05_learner.ipynb #cell-45
-def _get_rng():
-    "State of the global generators, as tensors and plain types."
+def _generators(dl):
+    "The generators of a loader's own, from which a shuffling `DataLoader` may draw."
+    parts = [dl, getattr(dl, 'sampler', None), getattr(dl, 'batch_sampler', None), getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)]
+    found = {id(g): g for p in parts if isinstance(g := getattr(p, 'generator', None), torch.Generator)}
+    return list(found.values())
+
+def _get_rng(dl=None):
+    "State of the global generators and of the loader's own, as tensors and plain types."
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     numpy = [name, torch.from_numpy(keys.astype(np.int64)), *rest]
-    return dict(torch=torch.get_rng_state(), cuda=cuda, python=random.getstate(), numpy=numpy)
+    return dict(torch=torch.get_rng_state(), cuda=cuda, python=random.getstate(), numpy=numpy,
+                loader=[g.get_state() for g in _generators(dl)])
 
-def _set_rng(state):
+def _set_rng(state, dl=None):
+    for g, s in zip(_generators(dl), state['loader']): g.set_state(s)
     torch.set_rng_state(state['torch'])
     if state['cuda'] and len(state['cuda']) == torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda'])
     random.setstate(state['python'])
@@ -314,6 +331,10 @@ def _plain(o):
     if isinstance(o, (list, tuple)): return type(o)(_plain(v) for v in o)
     return o.item() if isinstance(o, np.generic) else o
 
+def _checkpoints(folder):
+    "The checkpoints in a folder, the newest last (by time: an earlier fit may have left later epochs)."
+    return sorted(Path(folder).glob('*.ckpt'), key=lambda p: (p.stat().st_mtime_ns, p.name))
+
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
 )->dict:
@@ -321,14 +342,14 @@ def read_checkpoint(
     damaged or not one."""
     path = Path(path)
     if path.is_dir():
-        found = sorted(path.glob('*.ckpt'))
+        found = _checkpoints(path)
         if not found: raise FileNotFoundError(f'{path} holds no checkpoint (*.ckpt). Start without resume.')
         path = found[-1]
     try: state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise FileNotFoundError(f'There is no checkpoint {path}. Start without resume.') from None
     except Exception as e:   # a cut-off zip, a pickle with code: torch raises many types
         raise ValueError(f'{path} is damaged or no checkpoint of tensors and plain types: '
-                         f'{str(e).splitlines()[0]}') from None
+                         f'{str(e).split(chr(10))[0] or type(e).__name__}') from None
     if not isinstance(state, dict) or state.get('format') != 1:
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
     return state
@@ -364,24 +385,26 @@ class Learner:
         self.cbs, self.contexts, self.fitting, self.training, self.want_loss = [], [], False, False, True
         self.epoch = self.n_epochs = self.iter = self.n_iter = self.n = 0
         self._drop_batch()
-        self._resolve()
-        own = {type(cb) for cb in cbs}
+        self.__setstate__({})
         for cb in [SanityCheck(), ToDevice(device), Recorder(), Progress()] if default_cbs else []:
-            if type(cb) not in own: self.add_cb(cb)
+            if not any(isinstance(c, type(cb)) or c is type(cb) for c in cbs): self.add_cb(cb)
         for cb in cbs: self.add_cb(cb)
+
+    def __setstate__(self, state):   # a copied learner comes to life here
+        self.__dict__.update(state)
+        _LEARNERS.add(self)
+        self._resolve()
 
     # ---- callbacks
     def add_cb(self, cb):
         "Add a callback; it may be in one learner at a time."
         if isinstance(cb, type): cb = cb()
-        other = cb._learner() if hasattr(cb, '_learner') else None
-        if other is not None and other is not self and any(c is cb for c in other.cbs):
+        if any(c is cb for other in _LEARNERS if other is not self for c in other.cbs):
             raise ValueError(f'This {cb!r} is in another learner. Make a new one, or take it out there with remove_cb.')
         if any(c is cb for c in self.cbs): raise ValueError(f'This {cb!r} is in this learner already.')
         if getattr(cb, 'unique', False) and any(type(c) is type(cb) for c in self.cbs):
             raise ValueError(f'There is a {type(cb).__name__} already, and a second one would do its work twice. '
                              'Change that one, or remove it first.')
-        cb._learner = weakref.ref(self)
         self.cbs.append(cb)
         self.cbs.sort(key=lambda c: getattr(c, 'order', 0))   # stable: equal orders stay as they were added
         return self._resolve()
@@ -396,6 +419,7 @@ class Learner:
         new = list(cbs) if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs]
         before = list(self.cbs)
         try:
+            self._resolve()
             for cb in new: self.add_cb(cb)
             yield self
         finally:
@@ -424,25 +448,35 @@ class Learner:
     def recorder(self): return self.cb(Recorder)
 
     def __call__(self, event):
+        stop = None
         for method in self._handlers[event]:
             try: method(self)
-            except _CANCELS: raise
+            except _CANCELS as e:
+                if event not in _ENDS: raise
+                stop = stop or e   # that a part is over is announced to every callback
             except Exception as e:
                 e.add_note(f'in callback {_owner(method)}, event {event}')
                 raise
+        if stop: raise stop
 
     # ---- the loop
     def _part(self, name, body, cancel):
         "before_name, the body, after_cancel_name if it was cancelled, and after_name unless an error ends everything."
+        stop = None   # a cancel of an outer part, which goes on once this one has been left
         try:
             self(f'before_{name}')
             body()
-        except cancel: self(f'after_cancel_{name}')
-        except _CANCELS:   # an outer part is cancelled: this one is left too, through its after_name
-            self(f'after_{name}')
-            raise
-        try: self(f'after_{name}')
+        except _CANCELS as e: stop = self._end(f'after_cancel_{name}', cancel) if isinstance(e, cancel) else e
+        self.passing = stop
+        late = self._end(f'after_{name}', cancel)
+        self.passing = None
+        if stop or late: raise stop or late
+
+    def _end(self, event, cancel):
+        "Announce that a part is over; the cancel of an outer part, if a callback raises one."
+        try: self(event)
         except cancel: pass   # it is over already
+        except _CANCELS as e: return e
 
     def _epochs(self, first=0, skip=0):
         for self.epoch in range(first, self.n_epochs):
@@ -457,7 +491,8 @@ class Learner:
     def _enter(self, training, dl):
         self.training, self.dl = training, dl
         self.model.train(training)
-        self.n_iter = len(dl) if hasattr(dl, '__len__') else None
+        try: self.n_iter = len(dl)
+        except TypeError: self.n_iter = None   # a stream
 
     def _evaluate(self, dl):
         self._enter(False, dl)
@@ -469,7 +504,8 @@ class Learner:
         for self.iter, batch in enumerate(self._from(self.dl, skip), skip):
             self.xb, self.yb = split_batch(batch)
             self.n = count_targets(self.xb, self.yb)
-            self.pred = self.loss_grad = None   # let the last batch's graph go before the next one is made
+            self.pred = self.loss = self.loss_grad = None   # let the last batch's graph go before the next one is made
+            self.extra = ()
             self._part('batch', self._one_batch, CancelBatch)
         if self.iter < 0:
             raise ValueError('The loader gave no batches. Is the data set empty or smaller than a batch, or the '
@@ -499,10 +535,10 @@ class Learner:
         try:
             self('before_backward')
             self.backward()
-        except CancelBackward: self('after_cancel_backward')
-        else:
-            self.loss = self.loss.detach()
-            self('after_backward')
+            done = True
+        except CancelBackward: done = False
+        self.loss = self.loss.detach()
+        if stop := self._end('after_backward' if done else 'after_cancel_backward', CancelBackward): raise stop
 
     def _step(self):
         self.stepped = False
@@ -510,7 +546,7 @@ class Learner:
             self('before_step')
             self.stepped = self.step()
         except CancelStep: pass
-        self('after_step' if self.stepped else 'after_cancel_step')
+        if stop := self._end('after_step' if self.stepped else 'after_cancel_step', CancelStep): raise stop
 
     def backward(self): self.loss_grad.backward()
 
@@ -531,6 +567,7 @@ class Learner:
         "Train for `n_epochs`. `after_fit` always runs, also after an error or Ctrl-C, and the learner can go on."
         if self.fitting:
             raise RuntimeError('This learner is in a fit already; a callback cannot start another. Copy the learner.')
+        if self.loss_func is None: raise ValueError('There is no loss function to train with: give the Learner a loss_func.')
         if self.dls is None or self.dls.train is None:
             raise ValueError('There is no training data: give the Learner DataLoaders with a training loader.')
         state = read_checkpoint(resume) if resume is not None else None
@@ -546,15 +583,18 @@ class Learner:
         with self.added(cbs):
             self.fit_args, self.n_epochs, self.epoch, self.iter = args, args['n_epochs'], 0, 0
             self.stepped = self.fitting = True
+            error = None
             try:
                 self._ready_opt(args['lr'], args['wd'], reset_opt)
                 self('before_fit')
                 self._epochs(*(self._restore(state) if state else (0, 0)))
-            except CancelFit: self('after_cancel_fit')
-            except Exception as e:
-                e.add_note(f"in {'training' if self.training else 'validation'}, epoch {self.epoch}, batch {self.iter}")
+            except CancelFit: self._end('after_cancel_fit', _CANCELS)
+            except BaseException as e:
+                error = e
+                where = 'training' if self.training else 'validation'
+                if self.dl is not None: e.add_note(f'in {where}, epoch {self.epoch}, batch {self.iter}')
                 raise
-            finally: self._after_fit()
+            finally: self._after_fit(error)
         return self
 
     def _ready_opt(self, lr, wd, reset_opt):
@@ -564,44 +604,44 @@ class Learner:
         set_hyper(self.opt, 'lr', self.lr if lr is None else lr)
         if wd is not None: set_hyper(self.opt, 'wd', wd)
 
-    def _after_fit(self):
+    def _after_fit(self, error):
         "after_fit for every callback, even if one of them fails, and nothing of the last batch kept."
         failures = []
         for method in self._handlers['after_fit']:
             try: method(self)
-            except CancelFit: pass
-            except Exception as e:
+            except _CANCELS: pass
+            except BaseException as e:
                 e.add_note(f'in callback {_owner(method)}, event after_fit')
                 failures.append(e)
         self.fitting = self.training = False
         self._drop_batch()
-        if failures and sys.exc_info()[1] is None: raise failures[0]
+        if failures and error is None: raise failures[0]
 
     def _drop_batch(self):
         self.xb = self.yb = self.pred = self.loss = self.loss_grad = self.dl = None
-        self.extra, self.stepped, self.skipped = (), True, 0
+        self.extra, self.stepped, self.skipped, self.passing = (), True, 0, None
 
     # ---- resuming
     def _from(self, dl, skip):
         "The batches of this epoch, the first `skip` of them left out."
         if not self.training: return iter(dl)
-        if self.dls.set_epoch(self.epoch, skip): return iter(dl)
-        if not skip:   # a loader that draws its order from the global generator: remember from where
-            self._epoch_rng = _get_rng()
-            return iter(dl)
-        now = _get_rng()
-        _set_rng(self._epoch_rng)
-        rest = iter(dl)
-        for _ in islice(rest, skip): pass
-        _set_rng(now)
-        return rest
+        can_skip = self.dls.set_epoch(self.epoch, skip)
+        now = _get_rng(dl)
+        if not skip: self._epoch_rng = now   # a loader of another kind draws its order from a generator: remember from where
+        elif not can_skip: _set_rng(self._epoch_rng, dl)
+        batches = iter(dl)
+        if skip:
+            if not can_skip:
+                for _ in islice(batches, skip): pass
+            _set_rng(now, dl)
+        return batches
 
     def checkpoint(self, path, epoch, batch):   # epoch, batch: where a resumed fit begins
         "Write a checkpoint (see `Checkpoint`, which does it for you)."
-        state = dict(format=1, epoch=epoch, batch=batch, fit=self.fit_args,
+        state = dict(format=1, epoch=epoch, batch=batch, fit=self.fit_args, opt_class=type(self.opt).__name__,
                      model=self.model.state_dict(), opt=self.opt.state_dict(),
                      cbs={k: c.state_dict() for k, c in self._named_cbs()},
-                     rng=_get_rng(), epoch_rng=getattr(self, '_epoch_rng', None))
+                     rng=_get_rng(self.dls.train), epoch_rng=self._epoch_rng)
         return write_atomic(path, lambda p: torch.save(_plain(state), p))
 
     def _named_cbs(self):
@@ -614,34 +654,44 @@ class Learner:
             yield f'{k}-{count[k]}', c
 
     def _restore(self, state):
-        self.model.load_state_dict(state['model'])
-        self.opt.load_state_dict(state['opt'])
-        cbs = dict(self._named_cbs())
+        "Take over a checkpoint; everything that may not fit is looked at before anything is changed."
+        cbs, shapes = dict(self._named_cbs()), lambda d: {k: getattr(v, 'shape', None) for k, v in d.items()}
+        if shapes(state['model']) != shapes(self.model.state_dict()):
+            raise ValueError('The checkpoint is of another model: names or shapes of its weights differ from this one\'s.')
+        if state['opt_class'] != (name := type(self.opt).__name__):
+            raise ValueError(f"The checkpoint was written with {state['opt_class']}, this learner has {name}. Use the same.")
         if lost := [k for k, s in state['cbs'].items() if s and k not in cbs]:
             raise ValueError(f"The checkpoint holds the state of {', '.join(lost)}; this learner has no such "
                              "callback. Give fit the same callbacks.")
+        self.model.load_state_dict(state['model'])
+        self.opt.load_state_dict(state['opt'])
         for k, c in cbs.items():
             if k in state['cbs']: c.load_state_dict(state['cbs'][k])
         self._epoch_rng = state['epoch_rng']
-        _set_rng(state['rng'])
+        _set_rng(state['rng'], self.dls.train)
         return state['epoch'], state['batch']
 
     # ---- after training
     @contextmanager
     def _aside(self):
         "Evaluate without disturbing a fit that may be under way."
-        names = 'training dl n_iter iter xb yb pred loss loss_grad extra n want_loss'.split()
+        names = 'fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss'.split()
         kept, mode = {k: getattr(self, k) for k in names}, self.model.training
+        self.fitting = False   # for the callbacks: this does not belong to the fit
         try: yield
         finally:
             self.model.train(mode)
             for k, v in kept.items(): setattr(self, k, v)
 
+    def _valid(self, dl):
+        dl = dl if dl is not None else getattr(self.dls, 'valid', None)
+        if dl is None: raise ValueError('There is no validation loader. Give a loader: dl=...')
+        return dl
+
     def validate(self, dl=None, cbs=None)->dict:
         "Loss and metrics over `dl`, the validation loader by default, as floats."
-        dl = dl if dl is not None else self.dls.valid
-        if dl is None: raise ValueError('There is no validation loader. Give validate one.')
-        averages = Averages()
+        dl, averages = self._valid(dl), Averages()
+        if self.loss_func is None: raise ValueError('There is no loss function to validate with: give the Learner a loss_func.')
         with self._aside(), self.added([averages, *(cbs or [])]):
             self._evaluate(dl)
             return {k.replace('valid_loss', 'loss'): float(v) for k, v in averages.compute(self).items()}
@@ -650,7 +700,7 @@ class Learner:
         """Predictions for `dl` (the validation loader by default) in the order of its data set, on the CPU, and targets
         (None if there are none); with `with_loss` also each sample's loss. `act` is applied to each batch of
         predictions."""
-        dl = in_order(dl if dl is not None else self.dls.valid)
+        dl = in_order(self._valid(dl))
         gather = Gather(with_loss, act)
         with self._aside(), self.added([gather, *(cbs or [])]):
             self.want_loss = False
@@ -662,8 +712,7 @@ class Learner:
         without batch dimension."""
         pipe = getattr(self.dls, 'pipe', None)
         if hasattr(pipe, 'decode_pred'): return pipe.decode_pred(self.get_preds(self.dls.test_dl([item]))[0][0])
-        batch = tuple(t[None] for t in item) if isinstance(item, (tuple, list)) else item[None]
-        return self.get_preds([(batch,)])[0][0]
+        return self.get_preds([(map_tensors(lambda t: t[None], item),)])[0][0]
 
     def show_results(self, **kwargs):
         "Validation items with targets and predictions, through the loaders' `pipe`."
@@ -770,11 +819,14 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     "A loader of the same items as `dl` in their order, none dropped."
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, torch.utils.data.IterableDataset): return dl
     sampler = dl.batch_sampler if dl.batch_sampler is not None else dl.sampler
+    order = getattr(dl.batch_sampler, 'sampler', dl.sampler)
+    if not isinstance(order, (RandomSampler, SequentialSampler, EpochBatches)): return dl   # a choice of items: keep to it
     bs = getattr(sampler, 'bs', None) or dl.batch_size or getattr(sampler, 'batch_size', None) or 64
     kwargs = dict(num_workers=dl.num_workers, pin_memory=dl.pin_memory, worker_init_fn=dl.worker_init_fn,
                   multiprocessing_context=dl.multiprocessing_context, generator=torch.Generator())
     if dl.batch_sampler is not None: return DataLoader(dl.dataset, batch_size=bs, collate_fn=dl.collate_fn, **kwargs)
-    batches = torch.arange(len(dl.dataset)).split(bs)   # the loader hands whole batches of indices to its data set
+    # without a batch size the loader hands what its sampler gives to the data set: batches of indices, or ready-made batches
+    batches = torch.arange(len(dl.dataset)).split(bs) if isinstance(sampler, EpochBatches) else range(len(dl.dataset))
     return DataLoader(dl.dataset, batch_size=None, sampler=batches, collate_fn=dl.collate_fn, **kwargs)
 
 def map_tensors(f, b):   # b: nested tuples, lists and dicts
@@ -807,7 +859,9 @@ class Gather(Callback):
         self.preds.append(to_cpu(self.act(learn.pred) if self.act else learn.pred))
         self.targs.append(to_cpu(learn.yb))
         if self.with_loss:   # one sample at a time: right for every loss that is a mean, whatever its options
-            def loss(i): return learn.loss_func(learn.pred[i:i+1], *(() if learn.yb is None else (learn.yb[i:i+1],)))
+            def loss(i):
+                value = learn.loss_func(learn.pred[i:i+1], *(() if learn.yb is None else (learn.yb[i:i+1],)))
+                return value[0] if isinstance(value, (tuple, list)) else value
             self.losses.append(torch.stack([loss(i) for i in range(len(learn.pred))]).cpu())
     def result(self):
         out = _join(self.preds), _join(self.targs)
@@ -816,6 +870,7 @@ class Gather(Callback):
 # %% ../nbs/05_learner.ipynb #cell-54
 def _kind(loss_func):
     "'classes', 'values' or None: what sort of targets a loss by this name compares."
+    loss_func = getattr(loss_func, 'func', loss_func)   # of a partial
     name = getattr(loss_func, '__name__', type(loss_func).__name__).lower().replace('_', '')
     if 'binary' in name or 'bce' in name: return None
     if 'crossentropy' in name or 'nll' in name: return 'classes'
@@ -846,6 +901,7 @@ class SanityCheck(Callback):
     """Checks the targets of the first training and the first validation batch of a fit, where they are before they
     go to a GPU."""
     order, unique = -100, True
+    to_see, targ = (), None
     def before_fit(self, learn): self.to_see, self.targ = {True, False}, None
     def before_batch(self, learn):
         if learn.fitting and learn.training in self.to_see:
@@ -882,8 +938,8 @@ class ToDevice(Callback):
 
 # %% ../nbs/05_learner.ipynb #cell-59
 class Averages(Callback):
-    "Mean loss and metrics of the part (train or validate) under way."
-    order = 40
+    "Mean loss and metrics of the part (train or validate) under way; `mean` is None where a part was never begun."
+    order, mean = 40, None
     def before_train(self, learn): self.start(learn)
     def before_validate(self, learn): self.start(learn)
     def start(self, learn):
@@ -905,22 +961,33 @@ class Averages(Callback):
 
     def compute(self, learn):
         part, prefix = ('train', 'train_') if learn.training else ('valid', '')
-        return {f'{part}_loss': self.mean.compute()} | {prefix + n: m.compute() for n, m in self.metrics}
+        seen = bool(self.mean.values)   # a part that was cancelled at once has no values
+        return {f'{part}_loss': self.mean.compute()} | {prefix + n: m.compute() if seen else math.nan for n, m in self.metrics}
 
 # %% ../nbs/05_learner.ipynb #cell-60
 class Recorder(Averages):
     """History of the last fit: `losses, lrs, moms` a batch, `values` (dicts of floats) an epoch."""
     unique = True
+    def __init__(self): self.reset()
+    def reset(self):
+        self.done, self.lrs, self.moms, self.ends, self.rows = [], [], [], [], []
+        self.train_mean, self.mean, self.row = Mean(), None, None
     def before_fit(self, learn):
-        self.done, self.lrs, self.moms, self.ends, self.rows, self.train_mean = [], [], [], [], [], Mean()
+        self.reset()
         self.has_mom = any(k in learn.opt.param_groups[-1] for k in ('momentum', 'betas'))
+        names, valid = [n for n, _ in learn.metrics], learn.dls.valid is not None
+        self.names = ['train_loss', *(f'train_{n}' for n in names if learn.train_metrics), *(['valid_loss', *names] if valid else [])]
 
-    def before_epoch(self, learn): self.row, self.began = {'epoch': learn.epoch}, time.perf_counter()
+    def before_epoch(self, learn):
+        self.row = {'epoch': learn.epoch} | dict.fromkeys(self.names, math.nan)   # what is cancelled stays NaN
+        self.began = time.perf_counter()
     def start(self, learn):
         if not learn.fitting: return
         super().start(learn)
         if learn.training:
-            if learn.skipped: self.mean = self.train_mean   # resumed within this epoch
+            if learn.skipped:   # resumed within this epoch
+                self.mean = self.train_mean
+                for (_, m), state in zip(self.metrics, self.kept): vars(m).update(state)
             self.train_mean = self.mean
 
     def after_loss(self, learn):
@@ -931,13 +998,18 @@ class Recorder(Averages):
             if self.has_mom: self.moms.append(get_hyper(learn.opt, 'mom'))
 
     def after_train(self, learn):
+        if self.mean is None: return   # cancelled before it was begun
         self.row |= self.compute(learn)
         if self.train_mean.values: self.done.append(torch.stack(self.train_mean.values))
         self.ends.append(len(self.lrs))
-        self.train_mean = Mean()
+        self.train_mean, self.mean = Mean(), None
     def after_validate(self, learn):
-        if learn.fitting: self.row |= self.compute(learn)
-    def after_epoch(self, learn): self.rows.append(self.row | {'time': time.perf_counter() - self.began})
+        if not learn.fitting or self.mean is None: return
+        self.row |= self.compute(learn)
+        self.mean = None
+    def after_epoch(self, learn):
+        if self.row is not None: self.rows.append(self.row | {'time': time.perf_counter() - self.began})
+        self.row = None
 
     @property
     def values(self): return [{k: v if k == 'epoch' else float(v) for k, v in row.items()} for row in self.rows]
@@ -955,10 +1027,12 @@ class Recorder(Averages):
         return out
 
     def state_dict(self):
+        simple = lambda m: {k: v for k, v in vars(m).items() if isinstance(v, (Tensor, int, float, str, list))}
         return dict(losses=self.losses, n_done=sum(map(len, self.done)), counts=self.train_mean.counts,
-                    lrs=self.lrs, moms=self.moms, ends=self.ends, rows=self.values)
+                    lrs=self.lrs, moms=self.moms, ends=self.ends, rows=self.values,
+                    metrics=[simple(m) for _, m in self.metrics] if self.train_mean.values else [])
     def load_state_dict(self, state):
-        losses, n = torch.tensor(state['losses']), state['n_done']
+        losses, n, self.kept = torch.tensor(state['losses'], dtype=torch.float64), state['n_done'], state['metrics']
         self.done = [losses[:n]] if n else []
         self.lrs, self.moms, self.ends, self.rows = (state[k] for k in ('lrs', 'moms', 'ends', 'rows'))
         self.train_mean = Mean(name='loss')
@@ -999,6 +1073,12 @@ class Recorder(Averages):
         return ax
 
 # %% ../nbs/05_learner.ipynb #cell-61
+def last_row(learn):
+    "What the recorder has of the epoch that is ending, as floats; None if the epoch was cancelled before it began."
+    if learn.recorder is None: raise ValueError('This callback needs the Recorder, which this learner does not have. Add one.')
+    row = learn.recorder.rows[-1] if learn.recorder.rows else {}
+    return learn.recorder.values[-1] if row.get('epoch') == learn.epoch else None
+
 def _axes(xlabel, ylabel):
     import matplotlib.pyplot as plt
     _, ax = plt.subplots(figsize=(6, 3.5))
@@ -1018,14 +1098,16 @@ class Progress(Callback):
     def __init__(self,
         plot=True,    # draw the losses in a notebook
         every=0.25,   # seconds between two readings of the loss
-    ): self.plot, self.every = plot, every
+    ):
+        self.plot, self.every = plot, every
+        self.master = self.bar = None
 
     def before_fit(self, learn):
         import fastprogress.fastprogress as fp
         self.where = 'notebook' if fp.IN_NOTEBOOK else 'terminal' if sys.stdout.isatty() else 'file'
         self.master, self.bar, self.header, self.read, self.drawn = None, None, False, 0, 0
         if self.where == 'file' or learn.n_epochs == 0: return
-        self.fp, self.master = fp, fp.master_bar(range(learn.n_epochs))
+        self.master = fp.master_bar(range(learn.n_epochs))
         self.master.update(0)   # shows it
 
     def before_epoch(self, learn):
@@ -1034,13 +1116,14 @@ class Progress(Callback):
     def before_validate(self, learn): self._start(learn)
     def _start(self, learn):
         if not learn.fitting or not self.master or learn.n_iter is None: return
-        self.bar = self.fp.progress_bar(range(learn.n_iter), parent=self.master, leave=False)
+        from fastprogress.fastprogress import progress_bar
+        self.bar = progress_bar(range(learn.n_iter), parent=self.master, leave=False)
         self.bar.update(0)
 
     def after_batch(self, learn):
         if not learn.fitting or not self.bar: return
         now = time.perf_counter()
-        if learn.training and now - self.read > self.every and learn.recorder:
+        if learn.training and now - self.read > self.every and learn.recorder is not None:
             self.read = now
             latest = learn.recorder.train_mean.values[-50:]
             if latest: self.bar.comment = f'{torch.stack(latest).mean().item():.4f}'
@@ -1063,8 +1146,7 @@ class Progress(Callback):
         if learn.fitting: self.bar = None
 
     def after_epoch(self, learn):
-        if not learn.recorder or not learn.recorder.rows: return
-        row = learn.recorder.values[-1]
+        if learn.recorder is None or (row := last_row(learn)) is None: return
         if not self.header: self._write(list(row))
         self.header = True
         self._write([_text(k, v) for k, v in row.items()])
@@ -1100,8 +1182,7 @@ class GradientAccumulation(Callback):
     order, unique = 10, True   # before mixed precision unscales and before clipping
     def __init__(self, n_batches):
         if n_batches < 1: raise ValueError(f'n_batches is at least 1, not {n_batches}.')
-        self.n_batches = n_batches
-    def before_train(self, learn): self.counts = []
+        self.n_batches, self.counts = n_batches, []
     def before_backward(self, learn):
         if learn.stepped: self.counts = []   # a new window
         self.counts.append(learn.n)
@@ -1142,6 +1223,7 @@ class Monitor(Callback):
         self.mode = mode or ('min' if any(k in monitor for k in ('loss', 'error', 'rmse', 'perplexity')) else 'max')
         self.best = None
     def better(self, row):
+        "Whether the value in `row` is the best so far; NaN (the part was cancelled) is not."
         if self.monitor not in row:
             raise KeyError(f"{type(self).__name__} watches {self.monitor!r}, but an epoch has {', '.join(row)}.")
         value = float(row[self.monitor])
@@ -1159,9 +1241,12 @@ class EarlyStopping(Monitor):
     def __init__(self, monitor='valid_loss', patience=3, min_delta=0., mode=None):
         super().__init__(monitor, mode, min_delta)
         self.patience = patience
+        self.waited = 0
     def before_fit(self, learn): self.best, self.waited = None, 0
     def after_epoch(self, learn):
-        self.waited = 0 if self.better(learn.recorder.rows[-1]) else self.waited + 1
+        row = last_row(learn)
+        if row is None: return
+        self.waited = 0 if self.better(row) else self.waited + 1
         if self.waited >= self.patience: raise CancelFit
     def state_dict(self): return super().state_dict() | {'waited': self.waited}
     def load_state_dict(self, state):
@@ -1175,7 +1260,7 @@ class EMA(Callback):
     order, unique = 95, True   # after Checkpoint, which saves the best averages while they are in the model
     def __init__(self, decay=0.999):
         if not 0 <= decay < 1: raise ValueError(f'decay is in [0, 1), not {decay}.')
-        self.decay, self.swapped = decay, False
+        self.decay, self.swapped, self.avgs = decay, False, None
     def params(self, learn): return [p.data for p in learn.model.parameters()]
     def before_fit(self, learn): self.avgs, self.swapped = [p.clone() for p in self.params(learn)], False
     def after_step(self, learn): torch._foreach_lerp_(self.avgs, self.params(learn), 1 - self.decay)
@@ -1190,7 +1275,8 @@ class EMA(Callback):
     def after_validate(self, learn):
         if learn.fitting and self.swapped: self.swap(learn)
     def after_fit(self, learn):
-        if not self.swapped: self.swap(learn)
+        if self.avgs is not None and not self.swapped: self.swap(learn)
+        self.swapped = False
     def state_dict(self): return {'avgs': self.avgs}
     def load_state_dict(self, state):
         for a, s in zip(self.avgs, state['avgs']): a.copy_(s)
@@ -1199,11 +1285,11 @@ class EMA(Callback):
 class CSVLogger(Callback):
     "Appends each epoch's values to a CSV file as it ends."
     order = 65
-    def __init__(self, path='history.csv', append=False): self.path, self.append = Path(path), append
+    def __init__(self, path='history.csv', append=False): self.path, self.append, self.header = Path(path), append, True
     def before_fit(self, learn): self.header = not (self.append and self.path.exists())
     def load_state_dict(self, state): self.header = not self.path.exists()
     def after_epoch(self, learn):
-        row = learn.recorder.values[-1]
+        if (row := last_row(learn)) is None: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, 'w' if self.header else 'a', newline='', encoding='utf-8') as f:
             writer = csv.DictWriter(f, list(row))
@@ -1223,11 +1309,11 @@ class TensorBoardLogger(Callback):
         self.writer = SummaryWriter(self.log_dir)
     def after_batch(self, learn):
         i = len(learn.recorder.lrs)
-        if learn.training and i % self.every == 0 and learn.loss is not None:
+        if learn.training and i and i % self.every == 0:
             self.writer.add_scalar('train_loss_batch', learn.loss.item(), i)
             self.writer.add_scalar('lr', get_hyper(learn.opt, 'lr'), i)
     def after_epoch(self, learn):
-        for k, v in learn.recorder.values[-1].items():
+        for k, v in (last_row(learn) or {}).items():
             if k not in ('epoch', 'time'): self.writer.add_scalar(k, v, learn.epoch)
     def after_fit(self, learn):
         if getattr(self, 'writer', None): self.writer.close()
@@ -1244,7 +1330,7 @@ class Journal(Callback):
     """Appends one line of JSON a fit: when, which code, which settings, which seed, what came out (None of it is
     needed until it is)."""
     order = 66
-    def __init__(self, path='journal.jsonl', note=''): self.path, self.note = Path(path), note
+    def __init__(self, path='journal.jsonl', note=''): self.path, self.note, self.entry = Path(path), note, None
     def before_fit(self, learn):
         from minidl import __version__
         def simple(d): return {k: v for k, v in d.items() if isinstance(v, (int, float, str, list, tuple, type(None)))}
@@ -1258,7 +1344,8 @@ class Journal(Callback):
             groups=[simple({k: v for k, v in g.items() if k != 'params'}) for g in learn.opt.param_groups],
             cbs=[f"{c!r}({', '.join(f'{k}={v}' for k, v in simple(vars(c)).items())})" for c in learn.cbs])
     def after_fit(self, learn):
-        rows = learn.recorder.values if learn.recorder else []
+        if self.entry is None: return
+        rows = learn.recorder.values if learn.recorder is not None else []
         outcome = dict(epochs=len(rows), finished=len(rows) == learn.n_epochs, result=rows[-1] if rows else None)
         line = json.dumps(self.entry | outcome, default=str)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -1284,16 +1371,18 @@ class Checkpoint(Monitor):
 
     def before_fit(self, learn): self.best, self.due = None, False
     def after_validate(self, learn):   # here EMA's averages are still in place
-        if self.monitor and learn.fitting and self.better(learn.recorder.row): learn.save(self.path/'best.safetensors')
+        row = learn.recorder.row if learn.recorder is not None else None
+        if self.monitor and learn.fitting and row and self.better(row): learn.save(self.path/'best.safetensors')
     def after_batch(self, learn):
         if not learn.training: return
         if self.every and (learn.iter + 1) % self.every == 0: self.due = True
         if self.due and learn.stepped: self.write(learn, learn.epoch, learn.iter + 1)
     def after_epoch(self, learn):
+        if learn.passing: return   # the fit ends in the middle of this epoch: the last checkpoint is where to go on
         self.due = True
         if learn.stepped: self.write(learn, learn.epoch + 1, 0)
 
     def write(self, learn, epoch, batch):
         self.due = False
         learn.checkpoint(self.path/f'e{epoch:05d}_b{batch:08d}.ckpt', epoch, batch)
-        for old in sorted(self.path.glob('e*_b*.ckpt'))[:-self.keep]: old.unlink()
+        for old in _checkpoints(self.path)[:-self.keep]: old.unlink()

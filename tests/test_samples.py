@@ -12,6 +12,7 @@ from torch import nn
 
 DATA = Path(__file__).resolve().parent.parent/'data'
 SAMPLES = DATA/'samples'
+IDX_KINDS = 'images-idx3', 'labels-idx1'
 sys.path.insert(0, str(DATA))
 
 import draw_garments, draw_objects, make_samples  # noqa: E402
@@ -22,14 +23,21 @@ def committed_sums():
     return {name: digest for digest, name in (line.split('  ') for line in lines)}
 
 
+def digests(folder):
+    files = [p for p in folder.rglob('*') if p.is_file() and p.name != 'SHA256SUMS']
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
 # The same bytes
 
 def why_bytes_may_differ():
     "Byte identity is promised for the pinned versions; what differs here, as a sentence, or None."
     pins = dict(re.findall(r'^(pillow|numpy|matplotlib)==(\S+)', (DATA.parent/'constraints.txt').read_text(), re.M))
     for name, pinned in pins.items():
-        if version(name) != pinned: return f'the samples are byte for byte the same with {name} {pinned}, here is {version(name)}'
-    if 'ng' in zlib.ZLIB_RUNTIME_VERSION: return 'the samples are packed with zlib; this Python has zlib-ng, which packs the same data into other bytes'
+        if version(name) != pinned:
+            return f'the samples are byte for byte the same with {name} {pinned}; installed is {version(name)}'
+    if 'ng' in zlib.ZLIB_RUNTIME_VERSION:
+        return 'the samples are packed by zlib; this Python has zlib-ng, which packs the same data into other bytes'
 
 
 same_bytes = pytest.mark.skipif(why_bytes_may_differ() is not None, reason=why_bytes_may_differ() or '')
@@ -37,20 +45,18 @@ same_bytes = pytest.mark.skipif(why_bytes_may_differ() is not None, reason=why_b
 
 @same_bytes
 def test_samples_made_anew_have_the_committed_digests(tmp_path):
-    "The cheap ones wholly; the other two have a slice in the next two tests. `python data/make_samples.py --out DIR` makes all."
+    "The cheap ones wholly; a slice of the other two is in the next tests. `python data/make_samples.py` makes all."
     make_samples.make_samples(tmp_path, ['mnist', 'pets', 'imdb', 'wikitext'])
-    sums = {p.relative_to(tmp_path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.rglob('*') if p.is_file()}
-    sums.pop('SHA256SUMS')
-    assert len(sums) == 7
-    committed = committed_sums()
-    assert sums == {name: committed[name] for name in sums}
+    made, committed = digests(tmp_path), committed_sums()
+    assert len(made) == 7
+    assert made == {name: committed[name] for name in made}
 
 
 @same_bytes
 def test_garments_drawn_anew_are_the_committed_ones():
     "Every garment has its own seed, so a few of them drawn alone must come out as among all."
     for part, (name, n) in enumerate((('train', 6000), ('t10k', 1000))):
-        images, labels = read_idx(SAMPLES/f'fashion_mnist/{name}-images-idx3-ubyte.gz'), read_idx(SAMPLES/f'fashion_mnist/{name}-labels-idx1-ubyte.gz')
+        images, labels = (read_idx(SAMPLES/f'fashion_mnist/{name}-{kind}-ubyte.gz') for kind in IDX_KINDS)
         assert images.shape == (n, 28, 28) and (np.bincount(labels) == n//10).all()
         for i in range(0, n, 20): assert (draw_garments.garment(i, labels[i], part) == images[i]).all()
 
@@ -69,8 +75,7 @@ def test_objects_drawn_anew_are_the_committed_ones():
 
 
 def test_every_committed_file_is_in_the_list_of_digests_and_has_its_digest():
-    files = {p.relative_to(SAMPLES).as_posix(): p for p in SAMPLES.rglob('*') if p.is_file() and p.name != 'SHA256SUMS'}
-    assert {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()} == committed_sums()
+    assert digests(SAMPLES) == committed_sums()
 
 
 def test_all_samples_together_are_at_most_8_megabytes():
@@ -99,7 +104,8 @@ def read_tgz(path):
 
 def small_images(files):
     "JPEG bytes to normalized tensors of 64 by 64, (n, 3, 64, 64)."
-    x = np.stack([np.asarray(Image.open(io.BytesIO(b)).convert('RGB').resize((64, 64), Image.Resampling.BILINEAR)) for b in files])
+    ims = [Image.open(io.BytesIO(b)).convert('RGB').resize((64, 64), Image.Resampling.BILINEAR) for b in files]
+    x = np.stack([np.asarray(im) for im in ims])
     return (torch.tensor(x).permute(0, 3, 1, 2).float()/255 - 0.45)/0.25
 
 
@@ -120,17 +126,18 @@ def train(model, x, y, epochs, lr, bs=64):
 def accuracy(model, x, y): return (model(x).argmax(1) == y).float().mean().item()
 
 
-def conv(ni, nf, stride=2): return nn.Sequential(nn.Conv2d(ni, nf, 3, stride, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU())
+def conv(ni, nf): return nn.Sequential(nn.Conv2d(ni, nf, 3, 2, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU())
 
 
 def mnist_models():
     return {'linear': (nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), 10, 5e-3),
             'mlp': (nn.Sequential(nn.Flatten(), nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10)), 8, 5e-3),
-            'cnn': (nn.Sequential(nn.Unflatten(1, (1, 28)), conv(1, 8, 1), conv(8, 16), conv(16, 32), conv(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)), 5, 1e-2)}
+            'cnn': (nn.Sequential(nn.Unflatten(1, (1, 28)), conv(1, 16), conv(16, 32), conv(32, 64),
+                                  nn.Flatten(), nn.Linear(64*4*4, 10)), 5, 1e-2)}
 
 
 def load_idx(name):
-    parts = [read_idx(SAMPLES/name/f'{part}-{kind}-ubyte.gz') for part in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')]
+    parts = [read_idx(SAMPLES/name/f'{part}-{kind}-ubyte.gz') for part in ('train', 't10k') for kind in IDX_KINDS]
     return [torch.tensor(a).float()/255 if a.ndim == 3 else torch.tensor(a).long() for a in parts]
 
 
@@ -141,7 +148,8 @@ def scores():
     for data in ('mnist', 'fashion_mnist'):
         x, y, xv, yv = load_idx(data)
         torch.manual_seed(0)
-        for name, (model, epochs, lr) in mnist_models().items(): res[data, name] = accuracy(train(model, x, y, epochs, lr), xv, yv)
+        for name, (model, epochs, lr) in mnist_models().items():
+            res[data, name] = accuracy(train(model, x, y, epochs, lr), xv, yv)
     return res
 
 
@@ -180,7 +188,9 @@ def objects():
     return x[train_part], y[train_part], x[~train_part], y[~train_part]
 
 
-def image_cnn(): return nn.Sequential(conv(3, 16), conv(16, 32), conv(32, 64), conv(64, 128), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+def image_cnn():
+    return nn.Sequential(conv(3, 16), conv(16, 32), conv(32, 64), conv(64, 128),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
 
 
 @pytest.fixture(scope='module')

@@ -39,7 +39,8 @@ def run(path):
     nb = nbformat.read(path, as_version=4)
     if missing := missing_data(nb): return f"{path.stem:32} skipped: no {', '.join(missing)} in MINIDL_DATA", True
     start = time.perf_counter()
-    client = NotebookClient(nb, timeout=TIMEOUT, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}})
+    client = NotebookClient(nb, timeout=TIMEOUT, kernel_name='python3', extra_arguments=['--log-level=ERROR'],
+                            resources={'metadata': {'path': str(path.parent)}})
     error = None
     try: client.execute()
     except (CellExecutionError, CellTimeoutError) as e: error = str(e)

@@ -345,7 +345,7 @@ def say_review(grammar, rng, side):
     """
     facts = {'genre': pick(rng, grammar.rules['genre'].options), 'side': (side,), 'other': (OPPOSITE[side],)}
     sentences, n_words, n_opinions, n_conceded = [], 0, 0, 0
-    target = min(210, 45*math.exp(rng.expovariate(1.7)))  # words
+    target = min(210, 40*math.exp(rng.expovariate(1.9)))  # words
 
     def say(rule, conceding=False):
         nonlocal facts, n_words
@@ -356,7 +356,7 @@ def say_review(grammar, rng, side):
         n_words += len(words)
 
     say('opening')
-    while n_words < target or n_opinions < 7:
+    while n_words < target or n_opinions < 6:
         u = rng.random()
         if u < 0.75:
             conceding = n_opinions > 2*n_conceded + 1 and chance(rng, 0.05)
@@ -369,7 +369,7 @@ def say_review(grammar, rng, side):
     return sentences, max(7, 10 - mild) if side == 'good' else min(4, 1 + mild)
 
 
-FRAMES = ['agree']*10 + ['deny']*6 + ['both']*3
+FRAMES = ['agree']*9 + ['deny']*5 + ['both']*4
 
 
 # What real reviews look like

@@ -12,7 +12,7 @@ __all__ = ['EVENTS', 'REGISTRY', 'CancelBatch', 'CancelBackward', 'CancelStep', 
            'Monitor', 'EarlyStopping', 'EMA', 'CSVLogger', 'TensorBoardLogger', 'Journal', 'read_journal', 'Checkpoint']
 
 # %% ../nbs/05_learner.ipynb #cell-2
-import csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time, warnings, weakref
+import copy, csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time, warnings, weakref
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,12 @@ class CancelValidate(Exception): "Ends the validation part of this epoch."
 class CancelEpoch(Exception): "Ends this epoch."
 class CancelFit(Exception): "Ends the fit."
 
-_CANCELS = (CancelBatch, CancelBackward, CancelStep, CancelTrain, CancelValidate, CancelEpoch, CancelFit)
+_CANCELS = (CancelBackward, CancelStep, CancelBatch, CancelTrain, CancelValidate, CancelEpoch, CancelFit)
+
+def _outermost(*cancels):   # each a raised cancel or None
+    "The cancel that ends most, None if there is none."
+    level = lambda e: next(i for i, kind in enumerate(_CANCELS) if isinstance(e, kind))
+    return max((e for e in cancels if e), key=level, default=None)
 
 EVENTS = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward after_backward
 before_step after_step after_batch after_train before_validate after_validate after_epoch after_fit'''.split()
@@ -381,7 +386,7 @@ class Learner:
         self.dls = DataLoaders(*dls) if isinstance(dls, (tuple, list)) else dls
         self.splitter, self.train_metrics, self.decay_norm_bias = splitter, train_metrics, decay_norm_bias
         self.metrics = [_as_metric(m) for m in (metrics if isinstance(metrics, (list, tuple)) else [metrics])]
-        self.opt, self.wrapped, self.fit_args = None, None, {}
+        self.opt, self.wrapped, self.fit_args, self._epoch_rng = None, None, {}, None
         self.cbs, self.contexts, self.fitting, self.training, self.want_loss = [], [], False, False, True
         self.epoch = self.n_epochs = self.iter = self.n_iter = self.n = 0
         self._drop_batch()
@@ -453,7 +458,7 @@ class Learner:
             try: method(self)
             except _CANCELS as e:
                 if event not in _ENDS: raise
-                stop = stop or e   # that a part is over is announced to every callback
+                stop = _outermost(stop, e)   # that a part is over is announced to every callback
             except Exception as e:
                 e.add_note(f'in callback {_owner(method)}, event {event}')
                 raise
@@ -470,7 +475,7 @@ class Learner:
         self.passing = stop
         late = self._end(f'after_{name}', cancel)
         self.passing = None
-        if stop or late: raise stop or late
+        if stop := _outermost(stop, late): raise stop
 
     def _end(self, event, cancel):
         "Announce that a part is over; the cancel of an outer part, if a callback raises one."
@@ -904,6 +909,7 @@ class SanityCheck(Callback):
     to_see, targ = (), None
     def before_fit(self, learn): self.to_see, self.targ = {True, False}, None
     def before_batch(self, learn):
+        self.targ = None
         if learn.fitting and learn.training in self.to_see:
             self.to_see.discard(learn.training)
             self.targ = learn.yb
@@ -944,7 +950,8 @@ class Averages(Callback):
     def before_validate(self, learn): self.start(learn)
     def start(self, learn):
         self.mean = Mean(name='loss')
-        self.metrics = learn.metrics if learn.train_metrics or not learn.training else []
+        metrics = learn.metrics if learn.fitting else copy.deepcopy(learn.metrics)   # a fit under way keeps its own
+        self.metrics = metrics if learn.train_metrics or not learn.training else []
         for _, m in self.metrics: m.reset()
 
     def after_loss(self, learn):
@@ -1287,7 +1294,11 @@ class CSVLogger(Callback):
     order = 65
     def __init__(self, path='history.csv', append=False): self.path, self.append, self.header = Path(path), append, True
     def before_fit(self, learn): self.header = not (self.append and self.path.exists())
-    def load_state_dict(self, state): self.header = not self.path.exists()
+    def state_dict(self): return {'size': self.path.stat().st_size if self.path.exists() else 0}
+    def load_state_dict(self, state):   # rows that the stopped run wrote after the checkpoint will come again
+        self.header = not self.path.exists()
+        if not self.header: os.truncate(self.path, min(state['size'], self.path.stat().st_size))
+        if not state['size']: self.header = True
     def after_epoch(self, learn):
         if (row := last_row(learn)) is None: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -1374,7 +1385,7 @@ class Checkpoint(Monitor):
         row = learn.recorder.row if learn.recorder is not None else None
         if self.monitor and learn.fitting and row and self.better(row): learn.save(self.path/'best.safetensors')
     def after_batch(self, learn):
-        if not learn.training: return
+        if not learn.training or learn.passing: return   # a batch that the end of the fit cut short is not done
         if self.every and (learn.iter + 1) % self.every == 0: self.due = True
         if self.due and learn.stepped: self.write(learn, learn.epoch, learn.iter + 1)
     def after_epoch(self, learn):

@@ -328,7 +328,7 @@ class LRCurve:
         self.smooth = smooth_both_ways([min(loss, cap) for loss in losses], len(losses)/50)
         lowest = self.smooth.argmin().item()
         self.steepest = self.minimum = self.valley = None
-        if lowest == 0: return
+        if min(losses) >= losses[0] or lowest == 0: return
         self.minimum = lrs[lowest] / 10
         self.steepest = lrs[self.smooth[:lowest+1].diff().argmin().item()]
         fall = longest_fall(self.smooth.tolist())

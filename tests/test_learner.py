@@ -19,12 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from minidl import learner
-from minidl.datasets import set_seed
 from minidl.learner import (EMA, EVENTS, Callback, CancelBackward, CancelBatch, CancelEpoch, CancelFit, CancelStep,
                             CancelTrain, CancelValidate, Checkpoint, CSVLogger, EarlyStopping, GradientAccumulation,
-                            GradientClip, Journal, Learner, Mean, Perplexity, Progress, Recorder, SanityCheck,
+                            GradientClip, Journal, Learner, Perplexity, Progress, Recorder, SanityCheck,
                             TensorBoardLogger, TerminateOnNaN, ToDevice, error_rate, get_hyper, load_learner,
-                            read_journal, read_tensors, register, rmse, set_hyper, top_k)
+                            read_journal, register, rmse, set_hyper, top_k)
 from minidl.training import DataLoaders, accuracy, get_dls
 
 CANCEL = dict(batch=CancelBatch, train=CancelTrain, validate=CancelValidate, epoch=CancelEpoch, fit=CancelFit)

@@ -203,7 +203,7 @@ def test_a_missing_callback_is_named(tmp_path):
 def test_another_model_is_refused(tmp_path):
     checkpoint(tmp_path)
     learn = make(Checkpoint(tmp_path), model=nn.Linear(4, 3))
-    with pytest.raises(RuntimeError, match='Missing key'): learn.fit(resume=tmp_path)
+    with pytest.raises(ValueError, match='another model'): learn.fit(resume=tmp_path)
 
 def test_another_optimizer_is_refused(tmp_path):
     checkpoint(tmp_path)

@@ -2,7 +2,11 @@
 
 Short rounds of all contestants take turns, and the median of their paired ratios is what counts: a busy machine slows
 all of them. The composed steppers also run under `torch.compile` (which needs a C++ compiler), with hyperparameters in
-tensors so that a schedule compiles nothing anew. PyTorch's handwritten kernel (`fused=True`) is there for reference."""
+tensors so that a schedule compiles nothing anew. PyTorch's handwritten kernel (`fused=True`) is there for reference.
+
+A line tells how many page faults torch's default had in a step. Where its temporaries are fresh memory they are
+thousands, and cost it as much as the arithmetic; where the process keeps the memory there are none, and the ratio is
+about twice as high."""
 import argparse
 import math
 import shutil
@@ -12,7 +16,8 @@ import time
 import torch
 from torch import nn
 
-from minidl.optim import AdamW, hypers
+from minidl.optim import (AdamW, StatefulOptimizer, adam_ratio, average_grad, average_sqr_grad, decay_weights, hypers,
+                          sgd_step)
 
 MOST = {'composed': 0.80, 'compiled': 0.30}
 
@@ -36,9 +41,11 @@ def get_params():
 
 
 class CompiledAdamW:
-    "The steppers of `minidl.optim.AdamW` on whole lists, as one compiled function."
+    "AdamW's steppers on whole lists, as one compiled function."
     def __init__(self, params):
-        opt = AdamW(params)
+        # adam_ratio and sgd_step, not adam_step: addcdiv wants a plain number (torch 2.13), which would be compiled in
+        steps = [decay_weights, average_grad, average_sqr_grad, adam_ratio, sgd_step]
+        opt = StatefulOptimizer(params, steps, **AdamW(params).defaults)
         self.ps, self.n = params, 0
         self.h = {k: v for k, v in hypers(opt.param_groups[0]).items() if k in ('lr', 'mom', 'sqr_mom', 'eps', 'wd')}
         self.stats = {f.keeps: [torch.zeros_like(p) for p in params] for f in opt.steps if f.keeps}
@@ -51,7 +58,7 @@ class CompiledAdamW:
     def step(self):
         self.n += 1
         known = {**self.h, 'step': self.n}
-        known |= {k: torch.tensor(float(known[k])) for k in ('lr', 'mom', 'sqr_mom', 'step')}
+        known |= {k: torch.tensor(float(known[k])) for k in ('lr', 'mom', 'step')}   # nobody schedules sqr_mom
         self.compiled(self.ps, [p.grad for p in self.ps], {**known, **self.stats})
 
 
@@ -65,6 +72,13 @@ def check(opts, n=3):
         for p, q in zip(ps, want): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=lambda m: f'{name}: {m}')
 
 
+def page_faults():
+    "Pages handed to this process so far; 0 where the system does not tell."
+    try: import resource
+    except ImportError: return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def ratios(n_threads, rounds, compiled):
     "Median of paired ratios to torch's default, by name."
     torch.set_num_threads(n_threads)
@@ -72,13 +86,16 @@ def ratios(n_threads, rounds, compiled):
             'torch fused': torch.optim.AdamW(get_params(), fused=True)}
     if compiled: opts['compiled'] = CompiledAdamW(get_params())
     check(opts)
-    times, names = {name: [] for name in opts}, list(opts)
+    times, faults, names = {name: [] for name in opts}, [], list(opts)
     for i in range(rounds):
         for name in names[i % len(names):] + names[:i % len(names)]:
-            start = time.perf_counter()
+            before, start = page_faults(), time.perf_counter()
             opts[name].step()
             times[name].append(time.perf_counter() - start)
+            if name == 'torch default': faults.append(page_faults() - before)
     default = times.pop('torch default')
+    print(f'torch default, {n_threads} thread(s): {1e3*statistics.median(default):.0f} ms and '
+          f'{statistics.median(faults):.0f} page faults a step')
     return {name: statistics.median(a/b for a, b in zip(ts, default)) for name, ts in times.items()}
 
 

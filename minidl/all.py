@@ -12,3 +12,5 @@ from .matmul import *
 from .init import *
 from .training import *
 from .learner import *
+from .schedule import *
+from .optim import *

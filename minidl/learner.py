@@ -8,11 +8,13 @@ __all__ = ['EVENTS', 'REGISTRY', 'CancelBatch', 'CancelBackward', 'CancelStep', 
            'create_opt', 'get_hyper', 'set_hyper', 'error_rate', 'top_k', 'rmse', 'Perplexity', 'Mean', 'write_atomic',
            'write_tensors', 'read_tensors', 'register', 'read_checkpoint', 'Learner', 'load_learner', 'in_order',
            'map_tensors', 'Gather', 'check_targets', 'SanityCheck', 'default_device', 'to_device', 'ToDevice',
-           'Averages', 'Recorder', 'last_row', 'Progress', 'GradientClip', 'GradientAccumulation', 'TerminateOnNaN',
-           'Monitor', 'EarlyStopping', 'EMA', 'CSVLogger', 'TensorBoardLogger', 'Journal', 'read_journal', 'Checkpoint']
+           'Averages', 'Recorder', 'recorder_of', 'last_row', 'Progress', 'GradientClip', 'GradientAccumulation',
+           'TerminateOnNaN', 'Monitor', 'EarlyStopping', 'EMA', 'CSVLogger', 'TensorBoardLogger', 'Journal',
+           'read_journal', 'Checkpoint']
 
 # %% ../nbs/05_learner.ipynb #cell-2
-import copy, csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time, warnings, weakref
+import copy, csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time
+import warnings, weakref
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -105,6 +107,7 @@ def split_params(model, splitter=None):   # splitter: model -> list of groups, e
     groups = [list(g.parameters()) if isinstance(g, nn.Module) else list(g) for g in groups]
     names = {id(p): n for n, p in model.named_parameters()}
     seen = [id(p) for g in groups for p in g]
+    if set(seen) - set(names): raise ValueError('The splitter gives a parameter that the model does not have.')
     if missing := [n for i, n in names.items() if i not in set(seen)]:
         raise ValueError(f"The splitter leaves out {', '.join(missing[:5])}: no group would train them. Put every "
                          "parameter into a group.")
@@ -309,7 +312,8 @@ def _spec(o):
 # %% ../nbs/05_learner.ipynb #cell-45
 def _generators(dl):
     "The generators of a loader's own, from which a shuffling `DataLoader` may draw."
-    parts = [dl, getattr(dl, 'sampler', None), getattr(dl, 'batch_sampler', None), getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)]
+    batches = getattr(dl, 'batch_sampler', None)
+    parts = dl, batches, getattr(dl, 'sampler', None), getattr(batches, 'sampler', None)
     found = {id(g): g for p in parts if isinstance(g := getattr(p, 'generator', None), torch.Generator)}
     return list(found.values())
 
@@ -360,6 +364,8 @@ def read_checkpoint(
     return state
 
 # %% ../nbs/05_learner.ipynb #cell-48
+def _listed(o): return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
+
 class Learner:
     """A model, its data, a loss and an optimizer, trained by a loop that announces events to callbacks.
 
@@ -381,18 +387,23 @@ class Learner:
         train_metrics=False,         # metrics on the training batches too
         decay_norm_bias=True,        # False: no weight decay on norms and biases
         default_cbs=True,            # add SanityCheck, ToDevice, Recorder, Progress (unless `cbs` has its own)
+        progress=True,               # False: no Progress
     ):
         self.model, self.loss_func, self.opt_func, self.lr = model, loss_func, opt_func, lr
         self.dls = DataLoaders(*dls) if isinstance(dls, (tuple, list)) else dls
         self.splitter, self.train_metrics, self.decay_norm_bias = splitter, train_metrics, decay_norm_bias
-        self.metrics = [_as_metric(m) for m in (metrics if isinstance(metrics, (list, tuple)) else [metrics])]
+        self.metrics = [_as_metric(m) for m in _listed(metrics)]
+        if len(names := [n for n, _ in self.metrics]) > len(set(names)):
+            raise ValueError(f"Two metrics have the same name: {', '.join(names)}. Give one of them another __name__.")
+        cbs = [cb() if isinstance(cb, type) else cb for cb in _listed(cbs)]
         self.opt, self.wrapped, self.fit_args, self._epoch_rng = None, None, {}, None
         self.cbs, self.contexts, self.fitting, self.training, self.want_loss = [], [], False, False, True
         self.epoch = self.n_epochs = self.iter = self.n_iter = self.n = 0
         self._drop_batch()
         self.__setstate__({})
-        for cb in [SanityCheck(), ToDevice(device), Recorder(), Progress()] if default_cbs else []:
-            if not any(isinstance(c, type(cb)) or c is type(cb) for c in cbs): self.add_cb(cb)
+        defaults = [SanityCheck(), ToDevice(device), Recorder(), *([Progress()] if progress else [])]
+        for cb in defaults if default_cbs else []:
+            if not any(isinstance(c, type(cb)) for c in cbs): self.add_cb(cb)
         for cb in cbs: self.add_cb(cb)
 
     def __setstate__(self, state):   # a copied learner comes to life here
@@ -421,8 +432,7 @@ class Learner:
     @contextmanager
     def added(self, cbs):
         "The learner with further callbacks, which are gone afterwards, also after an error."
-        new = list(cbs) if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs]
-        before = list(self.cbs)
+        new, before = _listed(cbs), list(self.cbs)
         try:
             self._resolve()
             for cb in new: self.add_cb(cb)
@@ -572,7 +582,8 @@ class Learner:
         "Train for `n_epochs`. `after_fit` always runs, also after an error or Ctrl-C, and the learner can go on."
         if self.fitting:
             raise RuntimeError('This learner is in a fit already; a callback cannot start another. Copy the learner.')
-        if self.loss_func is None: raise ValueError('There is no loss function to train with: give the Learner a loss_func.')
+        if self.loss_func is None:
+            raise ValueError('There is no loss function to train with: give the Learner a loss_func.')
         if self.dls is None or self.dls.train is None:
             raise ValueError('There is no training data: give the Learner DataLoaders with a training loader.')
         state = read_checkpoint(resume) if resume is not None else None
@@ -583,6 +594,7 @@ class Learner:
                     raise ValueError(f"The checkpoint was written by a fit with {k}={state['fit'][k]}, not {v}. Leave "
                                      f"{k} out.")
             args = state['fit']
+        if isinstance(args['n_epochs'], np.integer): args['n_epochs'] = int(args['n_epochs'])
         if not isinstance(args['n_epochs'], int) or args['n_epochs'] < 0:
             raise ValueError(f"n_epochs is a whole number of epochs, not {args['n_epochs']!r}.")
         with self.added(cbs):
@@ -598,8 +610,11 @@ class Learner:
                 error = e
                 where = 'training' if self.training else 'validation'
                 if self.dl is not None: e.add_note(f'in {where}, epoch {self.epoch}, batch {self.iter}')
+                if isinstance(e, _CANCELS): e.add_note('raised where the part that it ends is not under way')
                 raise
-            finally: self._after_fit(error)
+            finally:
+                self._after_fit(error)
+                del error   # it knows this frame, which would know it: neither would be let go
         return self
 
     def _ready_opt(self, lr, wd, reset_opt):
@@ -621,6 +636,7 @@ class Learner:
         self.fitting = self.training = False
         self._drop_batch()
         if failures and error is None: raise failures[0]
+        for f in failures: error.add_note(f'and then {f!r}')
 
     def _drop_batch(self):
         self.xb = self.yb = self.pred = self.loss = self.loss_grad = self.dl = None
@@ -632,7 +648,7 @@ class Learner:
         if not self.training: return iter(dl)
         can_skip = self.dls.set_epoch(self.epoch, skip)
         now = _get_rng(dl)
-        if not skip: self._epoch_rng = now   # a loader of another kind draws its order from a generator: remember from where
+        if not skip: self._epoch_rng = now   # other loaders draw their order from a generator: remember from where
         elif not can_skip: _set_rng(self._epoch_rng, dl)
         batches = iter(dl)
         if skip:
@@ -662,9 +678,11 @@ class Learner:
         "Take over a checkpoint; everything that may not fit is looked at before anything is changed."
         cbs, shapes = dict(self._named_cbs()), lambda d: {k: getattr(v, 'shape', None) for k, v in d.items()}
         if shapes(state['model']) != shapes(self.model.state_dict()):
-            raise ValueError('The checkpoint is of another model: names or shapes of its weights differ from this one\'s.')
+            raise ValueError('The checkpoint is of another model: names or shapes of its weights differ from this '
+                             'one\'s.')
         if state['opt_class'] != (name := type(self.opt).__name__):
-            raise ValueError(f"The checkpoint was written with {state['opt_class']}, this learner has {name}. Use the same.")
+            raise ValueError(f"The checkpoint was written with {state['opt_class']}, this learner has {name}. Use the "
+                             "same.")
         if lost := [k for k, s in state['cbs'].items() if s and k not in cbs]:
             raise ValueError(f"The checkpoint holds the state of {', '.join(lost)}; this learner has no such "
                              "callback. Give fit the same callbacks.")
@@ -696,8 +714,9 @@ class Learner:
     def validate(self, dl=None, cbs=None)->dict:
         "Loss and metrics over `dl`, the validation loader by default, as floats."
         dl, averages = self._valid(dl), Averages()
-        if self.loss_func is None: raise ValueError('There is no loss function to validate with: give the Learner a loss_func.')
-        with self._aside(), self.added([averages, *(cbs or [])]):
+        if self.loss_func is None:
+            raise ValueError('There is no loss function to validate with: give the Learner a loss_func.')
+        with self._aside(), self.added([averages, *_listed(cbs)]):
             self._evaluate(dl)
             return {k.replace('valid_loss', 'loss'): float(v) for k, v in averages.compute(self).items()}
 
@@ -707,7 +726,7 @@ class Learner:
         predictions."""
         dl = in_order(self._valid(dl))
         gather = Gather(with_loss, act)
-        with self._aside(), self.added([gather, *(cbs or [])]):
+        with self._aside(), self.added([gather, *_listed(cbs)]):
             self.want_loss = False
             self._evaluate(dl)
         return gather.result()
@@ -825,12 +844,12 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, torch.utils.data.IterableDataset): return dl
     sampler = dl.batch_sampler if dl.batch_sampler is not None else dl.sampler
     order = getattr(dl.batch_sampler, 'sampler', dl.sampler)
-    if not isinstance(order, (RandomSampler, SequentialSampler, EpochBatches)): return dl   # a choice of items: keep to it
+    if not isinstance(order, (RandomSampler, SequentialSampler, EpochBatches)): return dl   # a choice of items
     bs = getattr(sampler, 'bs', None) or dl.batch_size or getattr(sampler, 'batch_size', None) or 64
     kwargs = dict(num_workers=dl.num_workers, pin_memory=dl.pin_memory, worker_init_fn=dl.worker_init_fn,
                   multiprocessing_context=dl.multiprocessing_context, generator=torch.Generator())
     if dl.batch_sampler is not None: return DataLoader(dl.dataset, batch_size=bs, collate_fn=dl.collate_fn, **kwargs)
-    # without a batch size the loader hands what its sampler gives to the data set: batches of indices, or ready-made batches
+    # without a batch size the data set gets what the sampler gives: indices of a batch, or of a ready-made one
     batches = torch.arange(len(dl.dataset)).split(bs) if isinstance(sampler, EpochBatches) else range(len(dl.dataset))
     return DataLoader(dl.dataset, batch_size=None, sampler=batches, collate_fn=dl.collate_fn, **kwargs)
 
@@ -844,6 +863,7 @@ def map_tensors(f, b):   # b: nested tuples, lists and dicts
 
 def _join(batches):
     "Batches of the same structure, joined along their first dimension."
+    if not batches: raise ValueError('There are no predictions: every batch was cancelled before the model was called.')
     b = batches[0]
     if b is None: return None
     if isinstance(b, dict): return {k: _join([o[k] for o in batches]) for k in b}
@@ -952,7 +972,9 @@ class Averages(Callback):
         self.mean = Mean(name='loss')
         metrics = learn.metrics if learn.fitting else copy.deepcopy(learn.metrics)   # a fit under way keeps its own
         self.metrics = metrics if learn.train_metrics or not learn.training else []
-        for _, m in self.metrics: m.reset()
+        for _, m in self.metrics:
+            m.reset()
+            if hasattr(m, 'to'): m.to(next(learn.model.parameters()).device)   # torchmetrics objects live on a device
 
     def after_loss(self, learn):
         self.mean.add(learn.loss, learn.n)
@@ -969,7 +991,8 @@ class Averages(Callback):
     def compute(self, learn):
         part, prefix = ('train', 'train_') if learn.training else ('valid', '')
         seen = bool(self.mean.values)   # a part that was cancelled at once has no values
-        return {f'{part}_loss': self.mean.compute()} | {prefix + n: m.compute() if seen else math.nan for n, m in self.metrics}
+        metrics = {prefix + n: m.compute() if seen else math.nan for n, m in self.metrics}
+        return {f'{part}_loss': self.mean.compute()} | metrics
 
 # %% ../nbs/05_learner.ipynb #cell-60
 class Recorder(Averages):
@@ -982,8 +1005,9 @@ class Recorder(Averages):
     def before_fit(self, learn):
         self.reset()
         self.has_mom = any(k in learn.opt.param_groups[-1] for k in ('momentum', 'betas'))
-        names, valid = [n for n, _ in learn.metrics], learn.dls.valid is not None
-        self.names = ['train_loss', *(f'train_{n}' for n in names if learn.train_metrics), *(['valid_loss', *names] if valid else [])]
+        names = [n for n, _ in learn.metrics]
+        self.names = ['train_loss', *(f'train_{n}' for n in names if learn.train_metrics)]
+        if learn.dls.valid is not None: self.names += ['valid_loss', *names]
 
     def before_epoch(self, learn):
         self.row = {'epoch': learn.epoch} | dict.fromkeys(self.names, math.nan)   # what is cancelled stays NaN
@@ -993,8 +1017,9 @@ class Recorder(Averages):
         super().start(learn)
         if learn.training:
             if learn.skipped:   # resumed within this epoch
-                self.mean = self.train_mean
-                for (_, m), state in zip(self.metrics, self.kept): vars(m).update(state)
+                self.mean, device = self.train_mean, next(learn.model.parameters()).device
+                for (_, m), state in zip(self.metrics, self.kept):
+                    vars(m).update(map_tensors(lambda t: t.to(device), state))
             self.train_mean = self.mean
 
     def after_loss(self, learn):
@@ -1080,10 +1105,14 @@ class Recorder(Averages):
         return ax
 
 # %% ../nbs/05_learner.ipynb #cell-61
+def recorder_of(learn):
+    if learn.recorder is None:
+        raise ValueError('This callback needs the Recorder, which this learner does not have. Add one.')
+    return learn.recorder
+
 def last_row(learn):
     "What the recorder has of the epoch that is ending, as floats; None if the epoch was cancelled before it began."
-    if learn.recorder is None: raise ValueError('This callback needs the Recorder, which this learner does not have. Add one.')
-    row = learn.recorder.rows[-1] if learn.recorder.rows else {}
+    row = recorder_of(learn).rows[-1] if learn.recorder.rows else {}
     return learn.recorder.values[-1] if row.get('epoch') == learn.epoch else None
 
 def _axes(xlabel, ylabel):
@@ -1190,15 +1219,17 @@ class GradientAccumulation(Callback):
     def __init__(self, n_batches):
         if n_batches < 1: raise ValueError(f'n_batches is at least 1, not {n_batches}.')
         self.n_batches, self.counts = n_batches, []
+    def before_fit(self, learn): self.counts = []
     def before_backward(self, learn):
         if learn.stepped: self.counts = []   # a new window
-        self.counts.append(learn.n)
-        learn.loss_grad = learn.loss_grad * (learn.n / self.counts[0])
+        if self.counts: learn.loss_grad = learn.loss_grad * (learn.n / self.counts[0])
+    def after_backward(self, learn): self.counts.append(learn.n)   # a cancelled backward pass counts for nothing
     def before_step(self, learn):
         last = learn.n_iter is not None and learn.iter + 1 == learn.n_iter
-        if len(self.counts) < self.n_batches and not last: raise CancelStep
+        if not self.counts or len(self.counts) < self.n_batches and not last: raise CancelStep
         grads = [p.grad for p in learn.model.parameters() if p.grad is not None]
         torch._foreach_mul_(grads, self.counts[0] / sum(self.counts))
+    def after_step(self, learn): self.counts = []
 
 # %% ../nbs/05_learner.ipynb #cell-88
 class TerminateOnNaN(Callback):
@@ -1227,7 +1258,8 @@ class Monitor(Callback):
     def __init__(self, monitor='valid_loss', mode=None, min_delta=0.):   # mode: 'min' or 'max'
         if mode not in (None, 'min', 'max'): raise ValueError(f"mode is 'min' or 'max', not {mode!r}.")
         self.monitor, self.min_delta = monitor, min_delta
-        self.mode = mode or ('min' if any(k in monitor for k in ('loss', 'error', 'rmse', 'perplexity')) else 'max')
+        less_is_better = any(k in monitor for k in ('loss', 'error', 'mse', 'mae', 'nll', 'perplexity'))
+        self.mode = mode or ('min' if less_is_better else 'max')
         self.best = None
     def better(self, row):
         "Whether the value in `row` is the best so far; NaN (the part was cancelled) is not."
@@ -1267,23 +1299,24 @@ class EMA(Callback):
     order, unique = 95, True   # after Checkpoint, which saves the best averages while they are in the model
     def __init__(self, decay=0.999):
         if not 0 <= decay < 1: raise ValueError(f'decay is in [0, 1), not {decay}.')
-        self.decay, self.swapped, self.avgs = decay, False, None
+        self.decay, self.avgs, self.depth = decay, None, 0
     def params(self, learn): return [p.data for p in learn.model.parameters()]
-    def before_fit(self, learn): self.avgs, self.swapped = [p.clone() for p in self.params(learn)], False
+    def before_fit(self, learn): self.avgs, self.depth = [p.clone() for p in self.params(learn)], 0
     def after_step(self, learn): torch._foreach_lerp_(self.avgs, self.params(learn), 1 - self.decay)
     def swap(self, learn):
         for a, p in zip(self.avgs, self.params(learn)):
             kept = p.clone()
             p.copy_(a)
             a.copy_(kept)
-        self.swapped = not self.swapped
-    def before_validate(self, learn):
-        if learn.fitting and not self.swapped: self.swap(learn)
+    def before_validate(self, learn):   # a callback may validate within validation: the averages are in place already
+        self.depth += 1
+        if self.avgs and self.depth == 1: self.swap(learn)
     def after_validate(self, learn):
-        if learn.fitting and self.swapped: self.swap(learn)
-    def after_fit(self, learn):
-        if self.avgs is not None and not self.swapped: self.swap(learn)
-        self.swapped = False
+        if self.avgs and self.depth == 1: self.swap(learn)
+        self.depth = max(0, self.depth - 1)
+    def after_fit(self, learn):   # an error in validation has left the averages in the model
+        if self.avgs and self.depth == 0: self.swap(learn)
+        self.avgs = None
     def state_dict(self): return {'avgs': self.avgs}
     def load_state_dict(self, state):
         for a, s in zip(self.avgs, state['avgs']): a.copy_(s)
@@ -1382,8 +1415,9 @@ class Checkpoint(Monitor):
 
     def before_fit(self, learn): self.best, self.due = None, False
     def after_validate(self, learn):   # here EMA's averages are still in place
-        row = learn.recorder.row if learn.recorder is not None else None
-        if self.monitor and learn.fitting and row and self.better(row): learn.save(self.path/'best.safetensors')
+        if not self.monitor or not learn.fitting: return
+        row = recorder_of(learn).row
+        if row and self.better(row): learn.save(self.path/'best.safetensors')
     def after_batch(self, learn):
         if not learn.training or learn.passing: return   # a batch that the end of the fit cut short is not done
         if self.every and (learn.iter + 1) % self.every == 0: self.due = True

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['lecture_adamw', 'stepper', 'StatefulOptimizer', 'sgd_step', 'decay_weights', 'l2_decay', 'momentum_step', 'SGD',
-           'average_grad', 'average_sqr_grad', 'rms_ratio', 'RMSProp', 'adam_ratio', 'Adam', 'AdamW', 'trust_ratio',
-           'LAMB']
+           'average_grad', 'average_sqr_grad', 'rms_ratio', 'RMSProp', 'adam_ratio', 'adam_step', 'Adam', 'AdamW',
+           'trust_ratio', 'LAMB']
 
 # %% ../nbs/09_optimizers.ipynb #cell-2
 import math
@@ -189,16 +189,26 @@ def average_grad(ps, gs, exp_avg, mom, **_):
 @stepper(keeps='exp_avg_sq')
 def average_sqr_grad(ps, gs, exp_avg_sq, sqr_mom, **_):
     "Running mean of the direction's square, dampened."
-    torch._foreach_lerp_(exp_avg_sq, torch._foreach_mul(gs, gs), 1-sqr_mom)
+    torch._foreach_mul_(exp_avg_sq, sqr_mom)
+    torch._foreach_addcmul_(exp_avg_sq, gs, gs, 1-sqr_mom)   # + (1-sqr_mom)*gs*gs, without a list for the squares
 
+# %% ../nbs/09_optimizers.ipynb #cell-63
+def roots(xs):   # a list of tensors without negative numbers
+    "Square roots of a list, without `sqrt`, which on x86 calls MKL and is slow on some CPUs (torch 2.13)."
+    if torch.compiler.is_compiling(): return torch._foreach_sqrt(xs)   # `torch.compile` makes good code of this one
+    res = torch._foreach_pow(xs, -0.5)
+    torch._foreach_reciprocal_(res)
+    return res
+
+# %% ../nbs/09_optimizers.ipynb #cell-65
 @stepper()
 def rms_ratio(ps, gs, exp_avg_sq, eps, **_):
     "Divide the direction by the root of the mean square (Hinton's lecture 6e, 2012)."
-    size = torch._foreach_sqrt(exp_avg_sq)
+    size = roots(exp_avg_sq)
     torch._foreach_add_(size, eps)
     return torch._foreach_div(gs, size)
 
-# %% ../nbs/09_optimizers.ipynb #cell-62
+# %% ../nbs/09_optimizers.ipynb #cell-66
 class RMSProp(StatefulOptimizer):
     "Gradient descent with each gradient divided by its own usual size; equals `torch.optim.RMSprop`."
     def __init__(self,
@@ -212,17 +222,29 @@ class RMSProp(StatefulOptimizer):
         super().__init__(params, [l2_decay, average_sqr_grad, rms_ratio, momentum_step, sgd_step],
                          lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
 
-# %% ../nbs/09_optimizers.ipynb #cell-68
+# %% ../nbs/09_optimizers.ipynb #cell-72
+def adam_size(exp_avg_sq, step, mom, sqr_mom, eps):
+    "The list `size` and the number `scale` for which Adam's ratio is scale * exp_avg / size."
+    debias, sqr_debias = 1 - mom**step, (1 - sqr_mom**step)**0.5
+    size = roots(exp_avg_sq)
+    torch._foreach_add_(size, eps*sqr_debias)
+    return size, sqr_debias/debias
+
+# %% ../nbs/09_optimizers.ipynb #cell-74
 @stepper()
 def adam_ratio(ps, gs, exp_avg, exp_avg_sq, step, mom, sqr_mom, eps, **_):
     "The debiased mean over the root of the debiased mean square (Kingma and Ba 2015, algorithm 1)."
-    debias, sqr_debias = 1 - mom**step, 1 - sqr_mom**step
-    size = torch._foreach_sqrt(exp_avg_sq)
-    torch._foreach_mul_(size, debias / sqr_debias**0.5)
-    torch._foreach_add_(size, eps*debias)
+    size, scale = adam_size(exp_avg_sq, step, mom, sqr_mom, eps)
+    torch._foreach_mul_(size, 1/scale)
     return torch._foreach_div(exp_avg, size)
 
-# %% ../nbs/09_optimizers.ipynb #cell-70
+@stepper()
+def adam_step(ps, gs, exp_avg, exp_avg_sq, step, lr, mom, sqr_mom, eps, **_):
+    "`adam_ratio` and `sgd_step` in one operation."
+    size, scale = adam_size(exp_avg_sq, step, mom, sqr_mom, eps)
+    torch._foreach_addcdiv_(ps, exp_avg, size, -lr*scale)
+
+# %% ../nbs/09_optimizers.ipynb #cell-76
 class Adam(StatefulOptimizer):
     "Debiased momentum over the debiased root mean square, L2 weight decay; equals `torch.optim.Adam`."
     def __init__(self,
@@ -232,7 +254,7 @@ class Adam(StatefulOptimizer):
         eps=1e-8,              # added to the root
         weight_decay=0.,       # added to the gradient, times the parameter
     ):
-        super().__init__(params, [l2_decay, average_grad, average_sqr_grad, adam_ratio, sgd_step],
+        super().__init__(params, [l2_decay, average_grad, average_sqr_grad, adam_step],
                          lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 class AdamW(StatefulOptimizer):
@@ -244,10 +266,10 @@ class AdamW(StatefulOptimizer):
         eps=1e-8,              # added to the root
         weight_decay=1e-2,     # in every step the weights shrink by lr*weight_decay of themselves
     ):
-        super().__init__(params, [decay_weights, average_grad, average_sqr_grad, adam_ratio, sgd_step],
+        super().__init__(params, [decay_weights, average_grad, average_sqr_grad, adam_step],
                          lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-# %% ../nbs/09_optimizers.ipynb #cell-82
+# %% ../nbs/09_optimizers.ipynb #cell-88
 @stepper(whole=True)
 def trust_ratio(ps, gs, **_):
     "Scale each direction to the length of its parameter, unless either is 0 (You et al. 2020, algorithm 2)."
@@ -267,6 +289,6 @@ class LAMB(StatefulOptimizer):
         super().__init__(params, [average_grad, average_sqr_grad, adam_ratio, l2_decay, trust_ratio, sgd_step],
                          lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-# %% ../nbs/09_optimizers.ipynb #cell-108
+# %% ../nbs/09_optimizers.ipynb #cell-114
 # AdamW as in fast.ai's "Deep Learning from the Foundations" (2019): mom 0.9, sqr_mom 0.99, eps 1e-6, wd 1e-2
 lecture_adamw = partial(AdamW, betas=(0.9, 0.99), eps=1e-6, weight_decay=1e-2)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['annealer', 'sched_lin', 'sched_cos', 'sched_exp', 'sched_poly', 'sched_no', 'create_phases', 'combine_scheds',
            'fit_position', 'ParamScheduler', 'sched_1cycle', 'spread_lrs', 'resolve_lrs', 'fit_one_cycle',
-           'fit_flat_cos', 'restored', 'smooth_both_ways', 'longest_fall', 'LRCurve', 'lr_find', 'TorchScheduler']
+           'fit_flat_cos', 'restored', 'LRCurve', 'lr_find', 'TorchScheduler']
 
 # %% ../nbs/06_anneal.ipynb #cell-2
 import copy, functools, math
@@ -236,6 +236,7 @@ def _keep_attrs(o):
             else: v.update(content)
     return back
 
+# %% ../nbs/06_anneal.ipynb #cell-73
 def _keep_module(module):
     "The same for a module: its submodules' attributes, all weights, buffers and gradients."
     backs = [_keep_attrs(m) for m in module.modules()]
@@ -248,7 +249,7 @@ def _keep_module(module):
             t.requires_grad_(requires_grad).grad = grad
     return back
 
-# %% ../nbs/06_anneal.ipynb #cell-73
+# %% ../nbs/06_anneal.ipynb #cell-75
 def _keep_opt(opt):
     "The same for an optimizer, which goes on with copies of its memory and its groups."
     back = _keep_attrs(opt)
@@ -257,6 +258,7 @@ def _keep_opt(opt):
     opt.param_groups = [{k: clone(v) for k, v in g.items()} for g in opt.param_groups]
     return back
 
+# %% ../nbs/06_anneal.ipynb #cell-77
 def _keep_random(dl):
     "The same for the global random generators, and for the generators and the epoch of a loader."
     batches = getattr(dl, 'batch_sampler', None)
@@ -271,7 +273,7 @@ def _keep_random(dl):
         _set_rng(rng)
     return back
 
-# %% ../nbs/06_anneal.ipynb #cell-75
+# %% ../nbs/06_anneal.ipynb #cell-79
 def _copies(learn):
     "Copies of a learner's callbacks that share its model, optimizer and data."
     modules = [m for o in (learn.model, learn.loss_func) if isinstance(o, nn.Module) for m in o.modules()]
@@ -282,6 +284,7 @@ def _copies(learn):
         except Exception: return copy.copy(cb)   # it holds something that cannot be copied, such as an open file
     return [duplicate(cb) for cb in learn.cbs]
 
+# %% ../nbs/06_anneal.ipynb #cell-81
 @contextmanager
 def restored(learn):
     "A block after which the learner, its model, optimizer, callbacks and loaders, and the random generators are what they were, also after an error or Ctrl-C."
@@ -297,8 +300,8 @@ def restored(learn):
     finally:
         for back in reversed(undo): back()
 
-# %% ../nbs/06_anneal.ipynb #cell-79
-def smooth_both_ways(
+# %% ../nbs/06_anneal.ipynb #cell-85
+def _smooth_both_ways(
     values,   # n numbers
     width,    # standard deviation of the bell, in places
 )->Tensor:    # n smoothed numbers
@@ -308,8 +311,8 @@ def smooth_both_ways(
     weights = torch.exp(-((i[:, None] - i) / width)**2 / 2)   # (n, n)
     return weights @ v / weights.sum(1)
 
-# %% ../nbs/06_anneal.ipynb #cell-82
-def longest_fall(values)->list:
+# %% ../nbs/06_anneal.ipynb #cell-88
+def _longest_fall(values)->list:
     "Positions of the longest strictly decreasing subsequence."
     length, before = [1]*len(values), [None]*len(values)   # of the longest one that ends here, and the place before
     for i in range(len(values)):
@@ -319,19 +322,19 @@ def longest_fall(values)->list:
     while i is not None: path, i = [i, *path], before[i]
     return path
 
-# %% ../nbs/06_anneal.ipynb #cell-84
+# %% ../nbs/06_anneal.ipynb #cell-90
 class LRCurve:
     "Losses of a rising learning rate, as `lr_find` saw them, and what they suggest: `steepest`, `minimum`, `valley` (None if the loss never fell)."
     def __init__(self, lrs, losses):
         self.lrs, self.losses = lrs, losses
         cap = losses[0] + (losses[0] - min(losses))   # how high an explosion goes means nothing, and would shift the lowest point
-        self.smooth = smooth_both_ways([min(loss, cap) for loss in losses], len(losses)/50)
+        self.smooth = _smooth_both_ways([min(loss, cap) for loss in losses], len(losses)/50)
         lowest = self.smooth.argmin().item()
         self.steepest = self.minimum = self.valley = None
         if min(losses) >= losses[0] or lowest == 0: return
         self.minimum = lrs[lowest] / 10
         self.steepest = lrs[self.smooth[:lowest+1].diff().argmin().item()]
-        fall = longest_fall(self.smooth.tolist())
+        fall = _longest_fall(self.smooth.tolist())
         self.valley = lrs[fall[len(fall)//2]]
 
     @property
@@ -352,7 +355,7 @@ class LRCurve:
         ax.legend()
         return ax
 
-# %% ../nbs/06_anneal.ipynb #cell-86
+# %% ../nbs/06_anneal.ipynb #cell-92
 class _Ramp(Callback):
     "Raises the learning rate from batch to batch and notes the loss, until `n` losses are there or they explode."
     order = 45
@@ -370,6 +373,7 @@ class _Ramp(Callback):
         self.best = min(self.best, now)
         if len(self.losses) == self.n or now - self.best > (self.diverge-1)*abs(self.best): raise CancelFit
 
+# %% ../nbs/06_anneal.ipynb #cell-94
 def lr_find(
     learn,
     start:float=1e-7,      # lowest learning rate
@@ -395,7 +399,7 @@ def lr_find(
 
 Learner.lr_find = lr_find
 
-# %% ../nbs/06_anneal.ipynb #cell-96
+# %% ../nbs/06_anneal.ipynb #cell-106
 class TorchScheduler(Callback):
     "Runs any of PyTorch's schedulers, and leaves the optimizer as it was."
     order, name = 50, 'lr'   # after the Recorder, whose value a plateau scheduler watches

@@ -44,8 +44,10 @@ class EpochBatches(Sampler):
         as_tensor:bool=False,   # yield index tensors (whole-batch indexing) instead of lists (item by item)
     ):
         if n < 1: raise ValueError(f'EpochBatches needs at least one item, and got n={n}; is the data set empty?')
-        if bs < 1 or bs != int(bs): raise ValueError(f'The batch size must be a whole number of at least 1, not bs={bs}.')
-        if drop_last and n < bs: raise ValueError(f'drop_last=True leaves nothing of {n} items, which do not fill one batch '
+        if bs < 1 or bs != int(bs):
+            raise ValueError(f'The batch size must be a whole number of at least 1, not bs={bs}.')
+        if drop_last and n < bs:
+            raise ValueError(f'drop_last=True leaves nothing of {n} items, which do not fill one batch '
                                                   f'of bs={bs}; take a smaller bs or drop_last=False.')
         self.n, self.bs, self.shuffle, self.drop_last = n, int(bs), shuffle, drop_last
         self.seed, self.as_tensor = seed, as_tensor
@@ -53,7 +55,8 @@ class EpochBatches(Sampler):
 
     def set_epoch(self, epoch:int, skip:int=0):
         "Make the next iteration go through `epoch`, without its first `skip` batches, which were already seen."
-        if not 0 <= skip <= len(self): raise ValueError(f'skip={skip} is not possible: an epoch has {len(self)} batches.')
+        if not 0 <= skip <= len(self):
+            raise ValueError(f'skip={skip} is not possible: an epoch has {len(self)} batches.')
         self.epoch, self.skip = epoch, skip
 
     def order(self, epoch:int)->Tensor:
@@ -72,18 +75,19 @@ class EpochBatches(Sampler):
 # %% ../nbs/04_minibatch_training.ipynb #cell-138
 def find_sampler(
     dl,   # a loader, of any kind
-):        # the first of the loader, its batch sampler and its sampler that has a method `set_epoch`; None if there is none
+):        # the loader, its batch sampler or its sampler: the first that has a method `set_epoch`, else None
     "Whatever decides the order of a loader's epochs."
     parts = dl, getattr(dl, 'batch_sampler', None), getattr(dl, 'sampler', None)
     return next((o for o in parts if hasattr(o, 'set_epoch')), None)
 
 # %% ../nbs/04_minibatch_training.ipynb #cell-141
 class DataLoaders:
-    "A training and a validation loader, and the `pipe`, the data block's record of how items became batches (chapter 08)."
+    """A training and a validation loader, and the `pipe`, the data block's record of how items became batches
+    (chapter 08)."""
     def __init__(self,
-        train:Iterable,        # batches to train on: a `DataLoader`, a list, whatever can be gone through repeatedly; or None
+        train:Iterable,        # batches to train on: a `DataLoader`, a list, what can be gone through again; or None
         valid:Iterable=None,   # batches to validate on
-        pipe=None,             # has `show_batch`, `decode`, `test_dl`, `vocab`, `c_in`, `c_out`, as far as they make sense
+        pipe=None,             # has `show_batch`, `decode`, `test_dl`, `vocab`, `c_in`, `c_out`, as far as they apply
     ):
         for dl in train, valid:
             if dl is None or hasattr(dl, '__iter__'): continue
@@ -171,7 +175,8 @@ def get_dls(
         if hasattr(ds, '__len__') and len(ds) == 0:
             raise ValueError(f'The {name} data set is empty; it needs at least one item.')
     train = get_dl(train_ds, bs, shuffle=True, drop_last=drop_last, seed=seed, num_workers=num_workers, **kwargs)
-    valid = None if valid_ds is None else get_dl(valid_ds, valid_bs or 2*bs, seed=seed, num_workers=num_workers, **kwargs)
+    valid = None
+    if valid_ds is not None: valid = get_dl(valid_ds, valid_bs or 2*bs, seed=seed, num_workers=num_workers, **kwargs)
     return DataLoaders(train, valid, pipe)
 
 # %% ../nbs/04_minibatch_training.ipynb #cell-188

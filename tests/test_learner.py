@@ -183,6 +183,13 @@ def test_no_callback_of_ours_stumbles_over_a_cancelled_part(i, name, order, tmp_
 class rmse_of_classes(rmse):
     def update(self, pred, targ): super().update(pred.argmax(1), targ)
 
+@pytest.mark.parametrize('order', [-999, 999])
+@pytest.mark.parametrize('n_batches', [1, 2])
+@pytest.mark.parametrize('event,exc', [('before_backward', CancelBackward), ('before_step', CancelStep)])
+def test_no_callback_of_ours_stumbles_over_a_cancelled_backward_pass_or_step(event, exc, n_batches, order, tmp_path):
+    trip, dls = At(event, throw(exc), order=order), loaders(n=8*n_batches)
+    make(trip, GradientAccumulation(2), GradientClip(), Checkpoint(tmp_path, every=1), EMA(0.9), dls=dls).fit(2)
+
 def test_a_cancelled_backward_pass_is_not_announced_as_done():
     spy = Spy()
     small(spy, At('before_backward', throw(CancelBackward))).fit(1)
@@ -365,6 +372,14 @@ def test_a_copied_learner_owns_the_copies_of_the_callbacks():
     twin = copy.deepcopy(make(Spy()))
     with pytest.raises(ValueError, match='another learner'): make(twin.cb(Spy))
 
+def test_a_single_callback_needs_no_list():
+    spy = Spy()
+    learn = Learner(net(), loaders(), F.cross_entropy, torch.optim.SGD, cbs=Recorder(), default_cbs=False)
+    learn.fit(1, cbs=spy)
+    learn.validate(cbs=spy)
+    learn.get_preds(cbs=spy)
+    assert spy.heard.count('before_validate') == 3
+
 def test_a_unique_callback_is_refused_twice():
     with pytest.raises(ValueError, match='EMA'): make(EMA(), EMA())
     with pytest.raises(ValueError, match='Recorder'): make(Recorder())
@@ -387,7 +402,8 @@ def test_a_fit_inside_a_fit_is_refused():
 def out_of_range(n=20): return get_dls(TensorDataset(torch.randn(n, 4), torch.arange(n) % 5), bs=n)
 
 @pytest.mark.parametrize('loss_func', [F.cross_entropy, nn.CrossEntropyLoss(), nn.NLLLoss(),
-                                       functools.partial(F.cross_entropy, label_smoothing=0.1)], ids=str)
+                                       functools.partial(F.cross_entropy, label_smoothing=0.1)],
+                         ids=['function', 'module', 'nll', 'partial'])
 def test_a_target_out_of_range_is_a_sentence(loss_func):
     with pytest.raises(ValueError, match='[34].*3 outputs'):
         make(SanityCheck(), dls=out_of_range(), loss_func=loss_func).fit(1)
@@ -397,7 +413,7 @@ def test_targets_to_be_ignored_are_in_range():
     y[0] = -100
     make(SanityCheck(), dls=get_dls(TensorDataset(x, y), bs=8)).fit(1)
 
-@pytest.mark.parametrize('loss_func', [F.mse_loss, nn.L1Loss()], ids=str)
+@pytest.mark.parametrize('loss_func', [F.mse_loss, nn.L1Loss()], ids=['function', 'module'])
 def test_shapes_that_would_broadcast_are_a_sentence(loss_func):
     dls = get_dls(TensorDataset(torch.randn(8, 4), torch.randn(8)), bs=8)
     with pytest.raises(ValueError, match='broadcast'):
@@ -740,6 +756,25 @@ def test_ema_leaves_the_averages_when_the_fit_fails():
     with pytest.raises(Strange): learn.fit(2)
     want = make(EMA(0.5), At('after_loss', throw(CancelFit), nth=6+2)).fit(2)   # the same place, after 3 + 3 + 2 losses
     assert_equal(weights(learn), weights(want))
+
+@pytest.mark.parametrize('event', ['before_fit', None])
+def test_ema_leaves_the_model_alone_when_a_second_fit_does_not_begin(event):
+    learn = make(EMA(0.5)).fit(1)
+    before = weights(learn)
+    if event: learn.fit(1, cbs=At(event, throw(CancelFit)))
+    else:
+        with pytest.raises(ValueError, match='values of lr'): learn.fit(1, lr=[1, 2, 3])
+    assert_equal(before, weights(learn))
+
+def test_validating_within_a_fit_uses_the_averages_too():
+    seen = []
+    class Look(Callback):
+        order = 50
+        def after_validate(self, learn):
+            if learn.fitting: seen.append(learn.recorder.row['valid_loss'].item())
+        def after_epoch(self, learn): seen.append(learn.validate()['loss'])
+    make(EMA(0.5), Look()).fit(2)
+    assert seen[0] == seen[1] and seen[2] == seen[3]
 
 def nan_at(epoch, i):
     def spoil(learn):

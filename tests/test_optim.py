@@ -85,6 +85,14 @@ def test_sgd_is_bit_equal_to_torch():
     assert all(torch.equal(p, q) for p, q in zip(ps, qs))
 
 
+def test_adam_in_one_operation_equals_ratio_and_step():
+    ps, qs = params(), params()
+    kwargs = dict(lr=0.1, betas=(0.9, 0.99), eps=1e-3)
+    train(StatefulOptimizer(ps, [average_grad, average_sqr_grad, adam_ratio, sgd_step], **kwargs), ps, range(10))
+    train(Adam(qs, **kwargs), qs, range(10))
+    for p, q in zip(ps, qs): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize('start', ['random', 'zeros'])
 def test_lamb_equals_the_formulas_of_the_paper_for_each_tensor(start):
     lr, b1, b2, eps, wd = 0.01, 0.9, 0.999, 1e-6, 0.1

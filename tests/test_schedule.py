@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from minidl.learner import (Callback, CancelBatch, Checkpoint, GradientAccumulation, Learner, Recorder, SanityCheck, ToDevice, get_hyper,
                             set_hyper)
-from minidl.schedule import (LRCurve, ParamScheduler, TorchScheduler, annealer, combine_scheds, create_phases, fit_position, longest_fall,
+from minidl.schedule import (LRCurve, ParamScheduler, TorchScheduler, annealer, combine_scheds, create_phases, fit_position, _longest_fall,
                              lr_find, restored, sched_1cycle, sched_cos, sched_exp, sched_lin, sched_no, sched_poly, spread_lrs)
 from minidl.training import DataLoaders, get_dls
 
@@ -292,7 +292,7 @@ def test_resuming_with_another_schedule_or_none_is_refused(tmp_path):
 
 # ---- PyTorch's schedulers
 
-def sequential(opt): return ls.SequentialLR(opt, [ls.LinearLR(opt, 0.1, total_iters=5), ls.MultiStepLR(opt, [3, 8])], milestones=[5])
+def sequential(opt): return ls.SequentialLR(opt, [ls.LinearLR(opt, 0.1, total_iters=5), ls.MultiStepLR(opt, [2, 4])], milestones=[20])   # resumed before the change
 def chained(opt): return ls.ChainedScheduler([ls.ConstantLR(opt, 0.5, 4), ls.ExponentialLR(opt, 0.9)])
 
 
@@ -537,7 +537,7 @@ def test_longest_fall_is_the_longest(values):
     from itertools import combinations
     falls = lambda c: all(a > b for a, b in zip(c, c[1:]))
     longest = max(k for k in range(1, len(values)+1) for c in combinations(values, k) if falls(c))
-    path = longest_fall(values)
+    path = _longest_fall(values)
     assert len(path) == longest and path == sorted(set(path)) and falls([values[i] for i in path])
 
 

@@ -369,7 +369,7 @@ def say_review(grammar, rng, side):
     return sentences, max(7, 10 - mild) if side == 'good' else min(4, 1 + mild)
 
 
-FRAMES = ['agree']*9 + ['deny']*5 + ['both']*4
+FRAMES = ['agree']*7 + ['deny']*4 + ['both']*8
 
 
 # What real reviews look like

@@ -34,10 +34,14 @@ def chunks(
             size += piece[0].numel()
     if chunk: yield [list(l) for l in zip(*chunk)]
 
-# %% ../nbs/09_optimizers.ipynb #cell-39
-CHUNK = 2**18   # elements in a chunk on a CPU: one megabyte of float32
+# %% ../nbs/09_optimizers.ipynb #cell-40
+CHUNK = 2**18   # elements in a chunk, for each thread: one megabyte of float32
 
-# %% ../nbs/09_optimizers.ipynb #cell-41
+def chunk_size(device):
+    "How many elements of each list to hand over at once: a chunk on a CPU, everything elsewhere."
+    return CHUNK * min(torch.get_num_threads(), 4) if device.type == 'cpu' else math.inf
+
+# %% ../nbs/09_optimizers.ipynb #cell-42
 def stepper(
     keeps=None,    # name of the running statistic that it keeps: one tensor per parameter, from zeros
     needs=None,    # name of a hyperparameter; where that is zero the function is left out
@@ -49,7 +53,7 @@ def stepper(
         return f
     return mark
 
-# %% ../nbs/09_optimizers.ipynb #cell-43
+# %% ../nbs/09_optimizers.ipynb #cell-44
 def hypers(
     group,   # a parameter group of any optimizer with torch's keys
 ):           # a dict with all that is in the group, and `mom`, `sqr_mom` and `wd`
@@ -57,7 +61,7 @@ def hypers(
     mom, sqr_mom = group.get('betas') or (group.get('momentum', 0.), group.get('alpha', 0.))
     return {**group, 'mom': mom, 'sqr_mom': sqr_mom, 'wd': group.get('weight_decay', 0.)}
 
-# %% ../nbs/09_optimizers.ipynb #cell-46
+# %% ../nbs/09_optimizers.ipynb #cell-47
 _torch_keys = {'wd': 'weight_decay', 'mom': 'momentum (or betas[0])', 'sqr_mom': 'betas[1] (or alpha)'}
 _left_out = 'maximize', 'amsgrad', 'centered', 'capturable', 'differentiable'
 
@@ -80,7 +84,7 @@ def check_group(
         raise ValueError(f"{name}: nesterov needs momentum above 0 and no dampening, got {group['momentum']} and "
                          f"{group['dampening']}")
 
-# %% ../nbs/09_optimizers.ipynb #cell-48
+# %% ../nbs/09_optimizers.ipynb #cell-49
 def gather(
     params,   # parameters of one group
     state,    # the optimizer's state: a dict for every parameter
@@ -103,7 +107,7 @@ def gather(
         for l, t in zip(lists, ts): l.append(t)
     return res
 
-# %% ../nbs/09_optimizers.ipynb #cell-50
+# %% ../nbs/09_optimizers.ipynb #cell-51
 class StatefulOptimizer(torch.optim.Optimizer):
     "Runs steppers in order over lists of parameters, gradients, and the running statistics that they keep."
     def __init__(self,
@@ -128,7 +132,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
             steps = [f for f in self.steps if f.needs is None or h[f.needs]]
             kept, whole = [f.keeps for f in steps if f.keeps], any(f.whole for f in steps)
             for (device, _, n), lists in gather(group['params'], self.state, kept).items():
-                for ps, gs, *stats in chunks(lists, CHUNK if device.type == 'cpu' else math.inf, whole):
+                for ps, gs, *stats in chunks(lists, chunk_size(device), whole):
                     known = {**h, **dict(zip(kept, stats)), 'step': n}
                     for f in steps: gs = f(ps, gs, **known) or gs
         return loss
@@ -143,7 +147,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
         for group in state['param_groups']: check_group(group, type(self).__name__)
         super().__setstate__(state)
 
-# %% ../nbs/09_optimizers.ipynb #cell-52
+# %% ../nbs/09_optimizers.ipynb #cell-53
 @stepper()
 def sgd_step(ps, gs, lr, **_):
     "Move the parameters against the direction."
@@ -166,7 +170,7 @@ def momentum_step(ps, gs, momentum_buffer, mom, step, dampening=0., nesterov=Fal
     torch._foreach_add_(momentum_buffer, gs, alpha=1 if step == 1 else 1-dampening)
     return torch._foreach_add(gs, momentum_buffer, alpha=mom) if nesterov else momentum_buffer
 
-# %% ../nbs/09_optimizers.ipynb #cell-54
+# %% ../nbs/09_optimizers.ipynb #cell-55
 class SGD(StatefulOptimizer):
     "Stochastic gradient descent with momentum and L2 weight decay; equals `torch.optim.SGD`."
     def __init__(self,
@@ -180,7 +184,7 @@ class SGD(StatefulOptimizer):
         super().__init__(params, [l2_decay, momentum_step, sgd_step], lr=lr, momentum=momentum,
                          weight_decay=weight_decay, dampening=dampening, nesterov=nesterov)
 
-# %% ../nbs/09_optimizers.ipynb #cell-61
+# %% ../nbs/09_optimizers.ipynb #cell-62
 @stepper(keeps='exp_avg')
 def average_grad(ps, gs, exp_avg, mom, **_):
     "Running mean of the direction, dampened."
@@ -192,7 +196,7 @@ def average_sqr_grad(ps, gs, exp_avg_sq, sqr_mom, **_):
     torch._foreach_mul_(exp_avg_sq, sqr_mom)
     torch._foreach_addcmul_(exp_avg_sq, gs, gs, 1-sqr_mom)   # + (1-sqr_mom)*gs*gs, without a list for the squares
 
-# %% ../nbs/09_optimizers.ipynb #cell-63
+# %% ../nbs/09_optimizers.ipynb #cell-64
 def roots(xs):   # a list of tensors without negative numbers
     "Square roots of a list, without `sqrt`, which on x86 calls MKL and is slow on some CPUs (torch 2.13)."
     if torch.compiler.is_compiling(): return torch._foreach_sqrt(xs)   # `torch.compile` makes good code of this one
@@ -200,7 +204,7 @@ def roots(xs):   # a list of tensors without negative numbers
     torch._foreach_reciprocal_(res)
     return res
 
-# %% ../nbs/09_optimizers.ipynb #cell-65
+# %% ../nbs/09_optimizers.ipynb #cell-66
 @stepper()
 def rms_ratio(ps, gs, exp_avg_sq, eps, **_):
     "Divide the direction by the root of the mean square (Hinton's lecture 6e, 2012)."
@@ -208,7 +212,7 @@ def rms_ratio(ps, gs, exp_avg_sq, eps, **_):
     torch._foreach_add_(size, eps)
     return torch._foreach_div(gs, size)
 
-# %% ../nbs/09_optimizers.ipynb #cell-66
+# %% ../nbs/09_optimizers.ipynb #cell-67
 class RMSProp(StatefulOptimizer):
     "Gradient descent with each gradient divided by its own usual size; equals `torch.optim.RMSprop`."
     def __init__(self,
@@ -222,7 +226,7 @@ class RMSProp(StatefulOptimizer):
         super().__init__(params, [l2_decay, average_sqr_grad, rms_ratio, momentum_step, sgd_step],
                          lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
 
-# %% ../nbs/09_optimizers.ipynb #cell-72
+# %% ../nbs/09_optimizers.ipynb #cell-73
 def adam_size(exp_avg_sq, step, mom, sqr_mom, eps):
     "The list `size` and the number `scale` for which Adam's ratio is scale * exp_avg / size."
     debias, sqr_debias = 1 - mom**step, (1 - sqr_mom**step)**0.5
@@ -230,7 +234,7 @@ def adam_size(exp_avg_sq, step, mom, sqr_mom, eps):
     torch._foreach_add_(size, eps*sqr_debias)
     return size, sqr_debias/debias
 
-# %% ../nbs/09_optimizers.ipynb #cell-74
+# %% ../nbs/09_optimizers.ipynb #cell-75
 @stepper()
 def adam_ratio(ps, gs, exp_avg, exp_avg_sq, step, mom, sqr_mom, eps, **_):
     "The debiased mean over the root of the debiased mean square (Kingma and Ba 2015, algorithm 1)."
@@ -244,7 +248,7 @@ def adam_step(ps, gs, exp_avg, exp_avg_sq, step, lr, mom, sqr_mom, eps, **_):
     size, scale = adam_size(exp_avg_sq, step, mom, sqr_mom, eps)
     torch._foreach_addcdiv_(ps, exp_avg, size, -lr*scale)
 
-# %% ../nbs/09_optimizers.ipynb #cell-76
+# %% ../nbs/09_optimizers.ipynb #cell-77
 class Adam(StatefulOptimizer):
     "Debiased momentum over the debiased root mean square, L2 weight decay; equals `torch.optim.Adam`."
     def __init__(self,
@@ -269,7 +273,7 @@ class AdamW(StatefulOptimizer):
         super().__init__(params, [decay_weights, average_grad, average_sqr_grad, adam_step],
                          lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-# %% ../nbs/09_optimizers.ipynb #cell-88
+# %% ../nbs/09_optimizers.ipynb #cell-89
 @stepper(whole=True)
 def trust_ratio(ps, gs, **_):
     "Scale each direction to the length of its parameter, unless either is 0 (You et al. 2020, algorithm 2)."
@@ -289,6 +293,6 @@ class LAMB(StatefulOptimizer):
         super().__init__(params, [average_grad, average_sqr_grad, adam_ratio, l2_decay, trust_ratio, sgd_step],
                          lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-# %% ../nbs/09_optimizers.ipynb #cell-114
+# %% ../nbs/09_optimizers.ipynb #cell-115
 # AdamW as in fast.ai's "Deep Learning from the Foundations" (2019): mom 0.9, sqr_mom 0.99, eps 1e-6, wd 1e-2
 lecture_adamw = partial(AdamW, betas=(0.9, 0.99), eps=1e-6, weight_decay=1e-2)

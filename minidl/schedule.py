@@ -46,7 +46,9 @@ def sched_cos(start, end, pos):
 @annealer
 def sched_exp(start, end, pos):
     "Multiplies by the same factor at each step; `start` and `end` must have the same sign."
-    if start*end <= 0: raise ValueError(f'sched_exp multiplies by a constant factor, which does not lead from {start} to {end}. Give two numbers over 0.')
+    if start*end <= 0:
+        raise ValueError(f'sched_exp multiplies by a constant factor, which does not lead from {start} to {end}. Give '
+                         'two numbers over 0.')
     return start * (end/start)**pos
 
 @annealer
@@ -66,7 +68,8 @@ def create_phases(
     "All shares, given all but the last."
     phases = list(phases) if isinstance(phases, (list, tuple)) else [phases]
     rest = 1 - math.fsum(phases)
-    if min(phases, default=0) < 0 or rest < -1e-6: raise ValueError(f'The phases {phases} should be shares of one fit: none under 0, in sum at most 1.')
+    if min(phases, default=0) < 0 or rest < -1e-6:
+        raise ValueError(f'The phases {phases} should be shares of one fit: none under 0, in sum at most 1.')
     return phases + [max(rest, 0.)]
 
 def combine_scheds(
@@ -75,9 +78,12 @@ def combine_scheds(
 ):            # a schedule
     "One schedule after the other. At the border between two phases the later one counts."
     pcts, scheds = list(pcts), list(scheds)
-    if len(pcts) != len(scheds) or not pcts: raise ValueError(f'{len(pcts)} shares for {len(scheds)} schedules. Give one share for each schedule.')
+    if len(pcts) != len(scheds) or not pcts:
+        raise ValueError(f'{len(pcts)} shares for {len(scheds)} schedules. Give one share for each schedule.')
     if min(pcts) < 0: raise ValueError(f'A share of {min(pcts)} is less than nothing. Shares are from 0 to 1.')
-    if abs(math.fsum(pcts) - 1) > 1e-6: raise ValueError(f'The shares {pcts} add up to {math.fsum(pcts):g}, not to 1. create_phases can add the last one.')
+    if abs(math.fsum(pcts) - 1) > 1e-6:
+        raise ValueError(f'The shares {pcts} add up to {math.fsum(pcts):g}, not to 1. create_phases can add the last '
+                         'one.')
     starts = [math.fsum(pcts[:i]) for i in range(len(pcts))]
     def schedule(pos):
         i = bisect_right(starts, pos, lo=1) - 1
@@ -86,17 +92,21 @@ def combine_scheds(
 
 # %% ../nbs/06_anneal.ipynb #cell-33
 def fit_position(learn)->float:
-    "How far a fit has come: 0 at its first training batch, 1 at its last. Raises `ValueError` if the loader has no length."
-    if learn.n_iter is None: raise ValueError('A schedule needs to know how many batches an epoch has, and this loader has no length. Give it a __len__.')
+    """How far a fit has come: 0 at its first training batch, 1 at its last. Raises `ValueError` if the loader has no
+    length."""
+    if learn.n_iter is None:
+        raise ValueError('A schedule needs to know how many batches an epoch has, and this loader has no length. '
+                         'Give it a __len__.')
     done, total = learn.epoch*learn.n_iter + learn.iter, learn.n_epochs*learn.n_iter
     return min(done / max(total-1, 1), 1.)
 
 # %% ../nbs/06_anneal.ipynb #cell-35
 class ParamScheduler(Callback):
-    "Sets a hyperparameter before every training batch, by the position in the fit, and puts it back afterwards. Refuses to share it with another schedule."
+    """Sets a hyperparameter before every training batch, by the position in the fit, and puts it back afterwards.
+    Refuses to share it with another schedule."""
     order = 45   # after what takes part in a training step (chapter 05 has the table)
     def __init__(self,
-        name:str,             # 'lr', 'mom' (momentum or betas[0]), 'wd', 'sqr_mom', or any key of the optimizer's groups
+        name:str,             # 'lr', 'mom' (momentum or betas[0]), 'wd', 'sqr_mom', any key of the optimizer's groups
         sched,                # a schedule, or a list with one for each parameter group
         if_used:bool=False,   # leave the hyperparameter alone where the optimizer lacks it or has it at 0
     ): self.name, self.sched, self.if_used, self.before = name, sched, if_used, None
@@ -104,7 +114,8 @@ class ParamScheduler(Callback):
     def value(self, pos): return _per_group(self.sched, lambda s: s(pos))
     def before_fit(self, learn):
         if any(c is not self and getattr(c, 'name', None) == self.name for c in learn.cbs):
-            raise ValueError(f'Two callbacks schedule {self.name}, and the later one would always win. Take one of them out.')
+            raise ValueError(f'Two callbacks schedule {self.name}, and the later one would always win. Take one of '
+                             'them out.')
         used = not self.if_used or _is_used(learn.opt, self.name)
         self.before = _entries(learn.opt, lambda g: [_find_hyper(g, self.name)[0]]) if used else None
     def before_batch(self, learn):
@@ -113,11 +124,15 @@ class ParamScheduler(Callback):
         if self.before: _put_back(learn.opt, self.before)
         self.before = None
 
-    def fingerprint(self): return [_per_group(self.value(pos), lambda v: f'{v:.6g}') for pos in (0., 0.125, 0.25, 0.5, 0.75, 1.)]
-    def state_dict(self): return dict(name=self.name, fingerprint=self.fingerprint(), before=self.before) if self.before else {}
+    def fingerprint(self):
+        positions = 0., 0.125, 0.25, 0.5, 0.75, 1.
+        return [_per_group(self.value(pos), lambda v: f'{v:.6g}') for pos in positions]
+    def state_dict(self):
+        return dict(name=self.name, fingerprint=self.fingerprint(), before=self.before) if self.before else {}
     def load_state_dict(self, state):
         if state and (state['name'], state['fingerprint']) != (self.name, self.fingerprint()):
-            raise ValueError(f"The checkpoint was written under another schedule of {state['name']}. Resume with the arguments of the first fit.")
+            raise ValueError(f"The checkpoint was written under another schedule of {state['name']}. Resume with the "
+                             "arguments of the first fit.")
         self.before = state.get('before')
 
 # %% ../nbs/06_anneal.ipynb #cell-37
@@ -149,8 +164,10 @@ def sched_1cycle(
     div_final=1e5,              # and ends at lr_max/div_final
     moms=(0.95, 0.85, 0.95),    # momentum (or betas[0]) at start, top and end; None: left alone
 )->list:                        # callbacks
-    """Callbacks for one cycle (Smith 2018, sections 4.1 and 4.3; here both halves are cosines). An optimizer without momentum, or with momentum 0, gets the schedule of the rate alone."""
-    def there_and_back(start, top, end): return combine_scheds(create_phases(pct_start), [sched_cos(start, top), sched_cos(top, end)])
+    """Callbacks for one cycle (Smith 2018, sections 4.1 and 4.3; here both halves are cosines). An optimizer without
+    momentum, or with momentum 0, gets the schedule of the rate alone."""
+    def there_and_back(start, top, end):
+        return combine_scheds(create_phases(pct_start), [sched_cos(start, top), sched_cos(top, end)])
     cbs = [ParamScheduler('lr', _per_group(lr_max, lambda lr: there_and_back(lr/div, lr, lr/div_final)))]
     if moms is not None: cbs.append(ParamScheduler('mom', there_and_back(*moms), if_used=True))
     return cbs
@@ -162,7 +179,8 @@ def spread_lrs(
     n:int,      # number of groups
 )->list:
     "Learning rates that grow by the same factor from group to group; a single group gets `hi`."
-    if lo <= 0 or hi <= 0 or n < 1: raise ValueError(f'spread_lrs({lo}, {hi}, {n}): give two rates over 0 and at least one group.')
+    if lo <= 0 or hi <= 0 or n < 1:
+        raise ValueError(f'spread_lrs({lo}, {hi}, {n}): give two rates over 0 and at least one group.')
     return [sched_exp(lo, hi)(i/(n-1)) for i in range(n)] if n > 1 else [hi]
 
 def resolve_lrs(
@@ -178,7 +196,8 @@ def resolve_lrs(
         if lr is None: lr = state['fit']['lr']
     if lr is None: lr = learn.lr
     if isinstance(lr, slice):
-        if lr.start is None or lr.stop is None: raise ValueError(f'{lr} has only one rate. Give slice(lo, hi): the first group gets lo, the last one hi.')
+        if lr.start is None or lr.stop is None:
+            raise ValueError(f'{lr} has only one rate. Give slice(lo, hi): the first group gets lo, the last one hi.')
         lr = lr.start, lr.stop
     if isinstance(lr, tuple) and len(lr) == 2: return spread_lrs(*lr, len(split_params(learn.model, learn.splitter)))
     return list(lr) if isinstance(lr, (list, tuple)) else lr
@@ -187,7 +206,7 @@ def resolve_lrs(
 def fit_one_cycle(
     learn,
     n_epochs:int=None,         # epochs; may be left out with `resume`
-    lr_max=None,               # highest rate: a number, a list with one for each group, a pair (lo, hi) or slice(lo, hi) to spread; None: the learner's
+    lr_max=None,               # highest rate, a list of one for each group, or (lo, hi) to spread; None: the learner's
     pct_start=0.25,            # share of the fit in which the rate rises
     div=25.,                   # the rate starts at lr_max/div
     div_final=1e5,             # and ends at lr_max/div_final
@@ -262,9 +281,11 @@ def _keep_opt(opt):
 def _keep_random(dl):
     "The same for the global random generators, and for the generators and the epoch of a loader."
     batches = getattr(dl, 'batch_sampler', None)
-    parts = [o for o in (dl, batches, getattr(dl, 'sampler', None), getattr(batches, 'sampler', None)) if hasattr(o, '__dict__')]
+    parts = dl, batches, getattr(dl, 'sampler', None), getattr(batches, 'sampler', None)
+    parts = [o for o in parts if hasattr(o, '__dict__')]
     backs, rng = [_keep_attrs(o) for o in parts], _get_rng()
-    own = [(o.generator, o.generator.get_state()) for o in parts if isinstance(getattr(o, 'generator', None), torch.Generator)]
+    generators = [g for o in parts if isinstance(g := getattr(o, 'generator', None), torch.Generator)]
+    own = [(g, g.get_state()) for g in generators]
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     def back():
         for f in backs: f()
@@ -277,7 +298,8 @@ def _keep_random(dl):
 def _copies(learn):
     "Copies of a learner's callbacks that share its model, optimizer and data."
     modules = [m for o in (learn.model, learn.loss_func) if isinstance(o, nn.Module) for m in o.modules()]
-    shared = [learn, learn.opt, learn.dls, learn.loss_func, getattr(learn.dls, 'train', None), getattr(learn.dls, 'valid', None), *modules]
+    loaders = getattr(learn.dls, 'train', None), getattr(learn.dls, 'valid', None)
+    shared = [learn, learn.opt, learn.dls, learn.loss_func, *loaders, *modules]
     memo = {id(o): o for o in (*shared, *learn.model.parameters(), *learn.model.buffers()) if o is not None}
     def duplicate(cb):
         try: return copy.deepcopy(cb, memo)
@@ -287,7 +309,8 @@ def _copies(learn):
 # %% ../nbs/06_anneal.ipynb #cell-81
 @contextmanager
 def restored(learn):
-    "A block after which the learner, its model, optimizer, callbacks and loaders, and the random generators are what they were, also after an error or Ctrl-C."
+    """A block after which the learner, its model, optimizer, callbacks and loaders, and the random generators are
+    what they were, also after an error or Ctrl-C."""
     modules = [m for m in (learn.model, learn.loss_func) if isinstance(m, nn.Module)]
     undo = []
     try:
@@ -324,10 +347,11 @@ def _longest_fall(values)->list:
 
 # %% ../nbs/06_anneal.ipynb #cell-90
 class LRCurve:
-    "Losses of a rising learning rate, as `lr_find` saw them, and what they suggest: `steepest`, `minimum`, `valley` (None if the loss never fell)."
+    """Losses of a rising learning rate, as `lr_find` saw them, and what they suggest: `steepest`, `minimum`,
+    `valley` (None if the loss never fell)."""
     def __init__(self, lrs, losses):
         self.lrs, self.losses = lrs, losses
-        cap = losses[0] + (losses[0] - min(losses))   # how high an explosion goes means nothing, and would shift the lowest point
+        cap = losses[0] + (losses[0] - min(losses))   # how high an explosion goes means nothing
         self.smooth = _smooth_both_ways([min(loss, cap) for loss in losses], len(losses)/50)
         lowest = self.smooth.argmin().item()
         self.steepest = self.minimum = self.valley = None
@@ -339,7 +363,9 @@ class LRCurve:
 
     @property
     def suggestions(self): return {k: getattr(self, k) for k in ('steepest', 'minimum', 'valley')}
-    def __repr__(self): return f'LRCurve({len(self.lrs)} batches; ' + ', '.join(f'{k} {v:.2g}' if v else f'{k} None' for k, v in self.suggestions.items()) + ')'
+    def __repr__(self):
+        rates = ', '.join(f'{k} {v:.2g}' if v else f'{k} None' for k, v in self.suggestions.items())
+        return f'LRCurve({len(self.lrs)} batches; {rates})'
 
     def plot(self, ax=None):
         "Loss by learning rate on a logarithmic axis, with the suggestions marked."
@@ -349,9 +375,12 @@ class LRCurve:
         ax.plot(self.lrs, self.losses, color='silver', lw=1, label='batches')
         ax.plot(self.lrs, self.smooth, color='C0', label='smoothed')
         for (name, lr), color, marker in zip(self.suggestions.items(), ('C3', 'C2', 'C1'), 'v^o'):
-            if lr: ax.plot(lr, self.smooth[bisect_right(self.lrs, lr) - 1], marker, color=color, ms=8, label=f'{name}: {lr:.2g}')
+            if not lr: continue
+            height = self.smooth[bisect_right(self.lrs, lr) - 1]
+            ax.plot(lr, height, marker, color=color, ms=8, label=f'{name}: {lr:.2g}')
         lo, hi = min(self.losses), self.losses[0]
-        ax.set(xscale='log', xlabel='learning rate', ylabel='training loss', ylim=(lo - 0.1*(hi-lo) - 0.01, hi + 0.5*(hi-lo) + 0.01))
+        ax.set(xscale='log', xlabel='learning rate', ylabel='training loss')
+        ax.set_ylim(lo - 0.1*(hi-lo) - 0.01, hi + 0.5*(hi-lo) + 0.01)
         ax.legend()
         return ax
 
@@ -359,7 +388,9 @@ class LRCurve:
 class _Ramp(Callback):
     "Raises the learning rate from batch to batch and notes the loss, until `n` losses are there or they explode."
     order = 45
-    def __init__(self, sched, n, diverge): self.sched, self.n, self.diverge, self.lrs, self.losses, self.best, self.avg = sched, n, diverge, [], [], math.inf, 0.
+    def __init__(self, sched, n, diverge):
+        self.sched, self.n, self.diverge = sched, n, diverge
+        self.lrs, self.losses, self.best, self.avg = [], [], math.inf, 0.
     def before_batch(self, learn):
         if learn.training: set_hyper(learn.opt, 'lr', self.sched(len(self.losses) / (self.n-1)))
     def after_loss(self, learn):
@@ -382,11 +413,13 @@ def lr_find(
     diverge:float=4.,      # stop when the loss, slightly smoothed, is this many times the best so far
     wd=None, cbs=None,     # as in `Learner.fit`
 )->LRCurve:
-    """Try all learning rates in one short fit and leave the learner as it was (Smith 2017, section 3.3). All parameter groups get the same rate. Callbacks of the
-    learner take part if their `order` is below the Recorder's. Raises `ValueError` if already the first loss is not finite."""
-    if not 0 < start < end or n < 2: raise ValueError(f'lr_find from {start} to {end} in {n} batches: give 0 < start < end and at least 2 batches.')
+    """Try all learning rates in one short fit and leave the learner as it was (Smith 2017, section 3.3). All parameter
+    groups get the same rate. Callbacks of the learner take part if their `order` is below the Recorder's. Raises
+    `ValueError` if already the first loss is not finite."""
+    if not 0 < start < end or n < 2:
+        raise ValueError(f'lr_find from {start} to {end} in {n} batches: give 0 < start < end and at least 2 batches.')
     ramp = _Ramp(sched_exp(start, end), n, diverge)
-    if (mover := learn.cb(ToDevice)) is not None: learn.model.to(mover.device)   # as every fit does; first, so that the copies are made there
+    if (mover := learn.cb(ToDevice)) is not None: learn.model.to(mover.device)   # first: copies are made there
     with restored(learn):
         learn.cbs = [c for c in learn.cbs if getattr(c, 'order', 0) < Recorder.order]
         learn._resolve()
@@ -394,7 +427,9 @@ def lr_find(
             learn.dls = copy.copy(learn.dls)
             learn.dls.valid = None
         learn.fit(n, lr=start, wd=wd, cbs=[ramp] + _as_list(cbs))   # at most n epochs; the ramp ends it after n batches
-    if not ramp.losses: raise ValueError('The very first loss is not finite, before any step was made. Look at the data and at the initial weights.')
+    if not ramp.losses:
+        raise ValueError('The very first loss is not finite, before any step was made. Look at the data and at the '
+                         'initial weights.')
     return LRCurve(ramp.lrs, ramp.losses)
 
 Learner.lr_find = lr_find
@@ -413,18 +448,20 @@ class TorchScheduler(Callback):
 
     def before_fit(self, learn):
         opt = learn.opt
-        for g in opt.param_groups: g.pop('initial_lr', None)   # left there by another scheduler, it would be taken for the base rate
+        for g in opt.param_groups: g.pop('initial_lr', None)   # of another scheduler: it would be taken for the base
         self.known = [set(g) for g in opt.param_groups], set(vars(opt))
         self.before = _entries(opt, lambda g: g.keys() & {'lr', 'momentum', 'betas'})
         self.sched = self.make(opt)
         self.watches = isinstance(self.sched, torch.optim.lr_scheduler.ReduceLROnPlateau)
-        if self.watches and self.per == 'batch': raise ValueError("ReduceLROnPlateau watches a value of epochs. Give TorchScheduler per='epoch'.")
+        if self.watches and self.per == 'batch':
+            raise ValueError("ReduceLROnPlateau watches a value of epochs. Give TorchScheduler per='epoch'.")
     def after_step(self, learn):
         if self.per == 'batch': self.sched.step()
     def after_epoch(self, learn):
         if self.per == 'epoch': self.sched.step(*[self.watched(learn.recorder.rows[-1])] if self.watches else [])
     def watched(self, row):
-        if self.monitor not in row: raise KeyError(f"ReduceLROnPlateau watches {self.monitor!r}, but an epoch has {', '.join(row)}.")
+        if self.monitor not in row:
+            raise KeyError(f"ReduceLROnPlateau watches {self.monitor!r}, but an epoch has {', '.join(row)}.")
         return float(row[self.monitor])
     def after_fit(self, learn):
         if self.before is None: return
@@ -439,5 +476,6 @@ class TorchScheduler(Callback):
         if not state: return
         self.before = state['before']
         self.sched.load_state_dict(state['sched'])
-        for s in (self.sched, *getattr(self.sched, '_schedulers', ())):   # a Counter is a dict in the file, and MultiStepLR wants its methods
+        # a Counter is a dict in the file, and MultiStepLR wants its methods
+        for s in (self.sched, *getattr(self.sched, '_schedulers', ())):
             if isinstance(getattr(s, 'milestones', None), dict): s.milestones = Counter(s.milestones)

@@ -12,8 +12,8 @@ from minidl import optim
 from minidl.optim import (LAMB, SGD, Adam, AdamW, RMSProp, StatefulOptimizer, adam_ratio, average_grad,
                           average_sqr_grad, chunks, gather, hypers, lecture_adamw, sgd_step, stepper)
 
-SMALL = 1000   # elements in a chunk, in these tests
-SHAPES = [(30, 50), (1, SMALL + 7), (20,), (), (4, 3, 5), (0, 3)]   # two are longer than a chunk, one in a single row
+SMALL = 1000   # elements in a chunk and for a thread, in these tests; four threads count at most
+SHAPES = [(90, 50), (1, 4*SMALL + 7), (20,), (), (4, 3, 5), (0, 3)]   # two are longer than a chunk, one in a single row
 FACTORIES = {'SGD': lambda ps: SGD(ps, 0.01, momentum=0.9, weight_decay=0.1),
              'RMSProp': lambda ps: RMSProp(ps, momentum=0.5), 'Adam': Adam, 'AdamW': AdamW, 'LAMB': LAMB,
              'lecture': lambda ps: lecture_adamw(ps, lr=0.01)}
@@ -96,7 +96,7 @@ def test_adam_in_one_operation_equals_ratio_and_step():
 @pytest.mark.parametrize('start', ['random', 'zeros'])
 def test_lamb_equals_the_formulas_of_the_paper_for_each_tensor(start):
     lr, b1, b2, eps, wd = 0.01, 0.9, 0.999, 1e-6, 0.1
-    shapes = [(40, 50), (30,)]
+    shapes = [(90, 50), (30,)]
     ps = params(shapes, torch.float64)
     if start == 'zeros': ps = [nn.Parameter(torch.zeros_like(p)) for p in ps]
     want = [p.detach().clone() for p in ps]
@@ -142,6 +142,7 @@ def test_chunks_cover_every_element_once_in_order_and_are_views(n):
 
 def test_other_memory_layouts_and_strided_gradients_give_the_same_result():
     ps = params([(16, 3, 10, 10)])
+    assert ps[0].numel() > 4*SMALL
     qs = [nn.Parameter(p.detach().clone().to(memory_format=torch.channels_last)) for p in ps]
     a, b = AdamW(ps, 0.1), AdamW(qs, 0.1)
     for seed in range(3):
@@ -382,13 +383,13 @@ def test_an_interrupt_in_the_middle_of_a_step_leaves_an_optimizer_that_goes_on()
         nonlocal calls
         calls += 1
         if calls == 2: raise KeyboardInterrupt
-    ps = params([(30, 100), (10,)])
+    ps = params([(60, 100), (10,)])
     opt = StatefulOptimizer(ps, [average_grad, average_sqr_grad, interrupt, adam_ratio, sgd_step],
                             lr=0.01, betas=(0.9, 0.99), eps=1e-8)
     losses = []
     for i in range(40):
         opt.zero_grad()
-        loss = sum(p.square().sum() for p in ps) / 3000
+        loss = sum(p.square().sum() for p in ps) / 6000
         loss.backward()
         losses.append(loss.item())
         if i == 0:

@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-export MPLBACKEND ?= agg
 
 .PHONY: help run test lab export bench clean
 
@@ -14,13 +13,13 @@ run: $(STAMP)    ## run the chapters on the samples and leave them as HTML in _r
 
 # Tests run on the samples; two processes with one thread each.
 test: export OMP_NUM_THREADS = 1
-test: unexport MINIDL_DATA
+test: export MPLBACKEND = agg
+test: export MINIDL_DATA = sample
 test: $(STAMP)    ## the notebooks, the tests, and whether minidl/ is what nbs/ exports
 	$(BIN)/python tools/check_export.py
 	$(BIN)/nbdev_test --n_workers 2 --timing --do_print
 	$(BIN)/python -m pytest -q -n 2 tests
 
-lab: unexport MPLBACKEND
 lab: $(STAMP)    ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=nbs
 

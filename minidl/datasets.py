@@ -287,6 +287,7 @@ def has_data(name:str)->bool:
     if _setting() == 'full': return name in SOURCES
     return (_folder()/name).is_dir() or (_folder()/f'{name}.tgz').is_file()
 
+# %% ../nbs/00_datasets.ipynb #cell-39
 def get_data(
     name:str,   # mnist, fashion_mnist, imagenette, imagewoof, pets, imdb, wikitext; in a folder any name
 )->Path:        # the folder with its files
@@ -314,7 +315,7 @@ def get_data(
         print(f'{name}: {where}; {_count(path, unit):,} {unit}')
     return path
 
-# %% ../nbs/00_datasets.ipynb #cell-40
+# %% ../nbs/00_datasets.ipynb #cell-42
 def read_idx(
     path:Path,   # an IDX file of unsigned bytes, plain or gzipped
 )->Tensor:       # uint8, of the shape that the file states
@@ -333,7 +334,7 @@ def read_idx(
     values = np.frombuffer(data, np.uint8, offset=4 + 4*n_dims)
     return torch.from_numpy(values.reshape(shape).copy())   # the copy owns its memory and may be written
 
-# %% ../nbs/00_datasets.ipynb #cell-42
+# %% ../nbs/00_datasets.ipynb #cell-44
 def load_mnist(
     path:Path,   # folder with the four files of MNIST or Fashion-MNIST
 )->tuple:        # x_train (n, 28, 28) and y_train (n,), x_valid and y_valid; x float32 in [0, 1], y int64
@@ -345,7 +346,7 @@ def load_mnist(
         tensors += [x.float()/255, y.long()]
     return tuple(tensors)
 
-# %% ../nbs/00_datasets.ipynb #cell-45
+# %% ../nbs/00_datasets.ipynb #cell-47
 def show_image(
     t,               # (h, w), (1, h, w) or (3, h, w) tensor or array, on any device, or a PIL image
     ax=None,         # axes to draw on; a new figure if None
@@ -368,7 +369,7 @@ def show_image(
     ax.axis('off')
     return ax
 
-# %% ../nbs/00_datasets.ipynb #cell-46
+# %% ../nbs/00_datasets.ipynb #cell-48
 def show_images(
     ts,            # pictures, each as `show_image` takes it
     titles=None,   # a title for each
@@ -389,11 +390,11 @@ def show_images(
     plt.tight_layout(pad=0.3)
     return axs
 
-# %% ../nbs/00_datasets.ipynb #cell-51
+# %% ../nbs/00_datasets.ipynb #cell-53
 FASHION_NAMES = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
                  'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
 
-# %% ../nbs/00_datasets.ipynb #cell-61
+# %% ../nbs/00_datasets.ipynb #cell-63
 def set_seed(
     s:int,                # the seed
     deterministic=False,  # also ask for algorithms that give the same bits every time; PyTorch raises where it has none

@@ -151,6 +151,7 @@ def get_hyper(
     value = opt.param_groups[group][key]
     return value if i is None else value[i]
 
+# %% ../nbs/05_learner.ipynb #cell-28
 def set_hyper(opt, name, value):   # value: a number, or one for each of the splitter's groups
     "Set a hyperparameter in every group; weight decay leaves the groups that are free of it alone."
     n_groups = 1 + max(g.get('group', i) for i, g in enumerate(opt.param_groups))
@@ -166,7 +167,7 @@ def set_hyper(opt, name, value):   # value: a number, or one for each of the spl
         if isinstance(g[key], Tensor): g[key].fill_(v)   # optimizers made with capturable=True keep lr in a tensor
         else: g[key] = v
 
-# %% ../nbs/05_learner.ipynb #cell-32
+# %% ../nbs/05_learner.ipynb #cell-34
 def error_rate(pred, targ): return 1 - accuracy(pred, targ)   # logits (bs, k), class indices (bs,)
 
 def top_k(
@@ -179,6 +180,7 @@ def top_k(
     metric.__name__ = f'top_{k}'
     return metric
 
+# %% ../nbs/05_learner.ipynb #cell-36
 class rmse:
     "Root of the mean squared error over all elements: a streaming metric."
     def __init__(self): self.reset()
@@ -201,7 +203,7 @@ class Perplexity:
         self.n += targ.numel()
     def compute(self): return torch.as_tensor(self.total / self.n).exp() if self.n else math.nan
 
-# %% ../nbs/05_learner.ipynb #cell-35
+# %% ../nbs/05_learner.ipynb #cell-39
 class Mean:
     "Mean of batch values weighted by their counts; the values stay on their device until `compute`."
     def __init__(self, func=None, name=None):   # func(pred, targ) -> value of a batch
@@ -233,7 +235,7 @@ def _as_metric(m):
     m = m if isinstance(m, Mean) else Mean(m)
     return m.name, m
 
-# %% ../nbs/05_learner.ipynb #cell-38
+# %% ../nbs/05_learner.ipynb #cell-42
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
@@ -251,7 +253,7 @@ def write_atomic(path, write):   # write: called with the name of the file to fi
         raise
     return path
 
-# %% ../nbs/05_learner.ipynb #cell-40
+# %% ../nbs/05_learner.ipynb #cell-44
 def _own(t):
     "`t` on the CPU, contiguous, with memory of its own."
     t = t.detach().to('cpu').contiguous()
@@ -283,7 +285,7 @@ def read_tensors(path):
         raise ValueError(f'{path} is no whole safetensors file ({e}).') from None
     return tensors | {a: tensors[n] for a, n in extra.get('aliases', {}).items()}, extra.get('info')
 
-# %% ../nbs/05_learner.ipynb #cell-43
+# %% ../nbs/05_learner.ipynb #cell-47
 REGISTRY = {}
 _LEARNERS = weakref.WeakSet()   # all that are alive, to see whether a callback is in another one
 
@@ -309,7 +311,7 @@ def _spec(o):
                             "strings and lists.") from None
     return spec
 
-# %% ../nbs/05_learner.ipynb #cell-45
+# %% ../nbs/05_learner.ipynb #cell-49
 def _generators(dl):
     "The generators of a loader's own, from which a shuffling `DataLoader` may draw."
     batches = getattr(dl, 'batch_sampler', None)
@@ -333,7 +335,7 @@ def _set_rng(state, dl=None):
     name, keys, *rest = state['numpy']
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
-# %% ../nbs/05_learner.ipynb #cell-46
+# %% ../nbs/05_learner.ipynb #cell-50
 def _plain(o):
     "`o` with NumPy numbers turned into Python's, which is what `weights_only` accepts."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
@@ -363,7 +365,7 @@ def read_checkpoint(
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
     return state
 
-# %% ../nbs/05_learner.ipynb #cell-48
+# %% ../nbs/05_learner.ipynb #cell-52
 def _listed(o): return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
 
 class Learner:
@@ -795,7 +797,7 @@ class Learner:
                                 "again. Delete model.spec, and hand the model in at load.")
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
-# %% ../nbs/05_learner.ipynb #cell-50
+# %% ../nbs/05_learner.ipynb #cell-54
 def _owner(method): return type(getattr(method, '__self__', method)).__name__
 
 def _pack_opt(tensors, opt):
@@ -817,6 +819,7 @@ def _unpack_opt(tensors, info):
     groups = [{k: tuple(v) if k == 'betas' else v for k, v in g.items()} for g in info['groups']]
     return dict(state=state, param_groups=groups)
 
+# %% ../nbs/05_learner.ipynb #cell-56
 def load_learner(
     path,         # what `Learner.export` wrote
     model=None,   # your own model, if it is not a registered one
@@ -838,7 +841,7 @@ def load_learner(
     dls = DataLoaders(None, None, make(info['pipe'])) if info['pipe'] else None
     return Learner(model.eval(), dls, device=device)
 
-# %% ../nbs/05_learner.ipynb #cell-52
+# %% ../nbs/05_learner.ipynb #cell-58
 def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it comes
     "A loader of the same items as `dl` in their order, none dropped."
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, torch.utils.data.IterableDataset): return dl
@@ -853,6 +856,7 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     batches = torch.arange(len(dl.dataset)).split(bs) if isinstance(sampler, EpochBatches) else range(len(dl.dataset))
     return DataLoader(dl.dataset, batch_size=None, sampler=batches, collate_fn=dl.collate_fn, **kwargs)
 
+# %% ../nbs/05_learner.ipynb #cell-60
 def map_tensors(f, b):   # b: nested tuples, lists and dicts
     "`b` with `f` applied to every tensor in it."
     if isinstance(b, Tensor): return f(b)
@@ -873,6 +877,7 @@ def _join(batches):
                          'loader yourself, or make them equal with act.')
     return torch.cat(batches)
 
+# %% ../nbs/05_learner.ipynb #cell-62
 class Gather(Callback):
     "Keeps predictions, targets and samples' losses on the CPU."
     order = 70
@@ -892,7 +897,7 @@ class Gather(Callback):
         out = _join(self.preds), _join(self.targs)
         return (*out, _join(self.losses)) if self.with_loss else out
 
-# %% ../nbs/05_learner.ipynb #cell-54
+# %% ../nbs/05_learner.ipynb #cell-64
 def _kind(loss_func):
     "'classes', 'values' or None: what sort of targets a loss by this name compares."
     loss_func = getattr(loss_func, 'func', loss_func)   # of a partial
@@ -922,6 +927,7 @@ def check_targets(pred, targ, loss_func):
             raise ValueError(f'A target is {bad[0].item()}, but the model has {k} outputs, so targets go from 0 to '
                              f'{k-1}. Give the model more outputs or mend the labels.')
 
+# %% ../nbs/05_learner.ipynb #cell-66
 class SanityCheck(Callback):
     """Checks the targets of the first training and the first validation batch of a fit, where they are before they
     go to a GPU."""
@@ -938,7 +944,7 @@ class SanityCheck(Callback):
             targ, self.targ = self.targ, None
             check_targets(learn.pred, targ, learn.loss_func)
 
-# %% ../nbs/05_learner.ipynb #cell-57
+# %% ../nbs/05_learner.ipynb #cell-69
 def default_device()->torch.device:
     "CUDA if available, then MPS, then the CPU."
     if torch.cuda.is_available(): return torch.device('cuda')
@@ -962,7 +968,7 @@ class ToDevice(Callback):
     def before_batch(self, learn):
         learn.xb, learn.yb = to_device(learn.xb, self.device), to_device(learn.yb, self.device)
 
-# %% ../nbs/05_learner.ipynb #cell-59
+# %% ../nbs/05_learner.ipynb #cell-71
 class Averages(Callback):
     "Mean loss and metrics of the part (train or validate) under way; `mean` is None where a part was never begun."
     order, mean = 40, None
@@ -994,7 +1000,7 @@ class Averages(Callback):
         metrics = {prefix + n: m.compute() if seen else math.nan for n, m in self.metrics}
         return {f'{part}_loss': self.mean.compute()} | metrics
 
-# %% ../nbs/05_learner.ipynb #cell-60
+# %% ../nbs/05_learner.ipynb #cell-72
 class Recorder(Averages):
     """History of the last fit: `losses, lrs, moms` a batch, `values` (dicts of floats) an epoch."""
     unique = True
@@ -1104,7 +1110,7 @@ class Recorder(Averages):
         ax.legend()
         return ax
 
-# %% ../nbs/05_learner.ipynb #cell-61
+# %% ../nbs/05_learner.ipynb #cell-73
 def recorder_of(learn):
     if learn.recorder is None:
         raise ValueError('This callback needs the Recorder, which this learner does not have. Add one.')
@@ -1127,7 +1133,7 @@ def _write_csv(path, rows):
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/05_learner.ipynb #cell-63
+# %% ../nbs/05_learner.ipynb #cell-75
 class Progress(Callback):
     "Bars, a table of epochs, and in a notebook a live plot of the losses."
     order, unique = 80, True
@@ -1202,7 +1208,7 @@ def _text(name, value):
     if name == 'time': return f'{int(value)//60:02d}:{int(value)%60:02d}'
     return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3e}'
 
-# %% ../nbs/05_learner.ipynb #cell-82
+# %% ../nbs/05_learner.ipynb #cell-94
 class GradientClip(Callback):
     """Scale the gradients so that their joint norm is at most `max_norm` (Pascanu et al. 2013, section 3.2); `norm`
     is the last one before clipping."""
@@ -1212,7 +1218,7 @@ class GradientClip(Callback):
         params = [p for g in learn.opt.param_groups for p in g['params']]
         self.norm = nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
 
-# %% ../nbs/05_learner.ipynb #cell-85
+# %% ../nbs/05_learner.ipynb #cell-97
 class GradientAccumulation(Callback):
     "Step once every `n_batches` batches, and at the end of an epoch, with the gradient of one big batch."
     order, unique = 10, True   # before mixed precision unscales and before clipping
@@ -1231,7 +1237,7 @@ class GradientAccumulation(Callback):
         torch._foreach_mul_(grads, self.counts[0] / sum(self.counts))
     def after_step(self, learn): self.counts = []
 
-# %% ../nbs/05_learner.ipynb #cell-88
+# %% ../nbs/05_learner.ipynb #cell-100
 class TerminateOnNaN(Callback):
     "Ends the fit with a warning when a loss is NaN or infinite; looks every `every` batches."
     order = 60
@@ -1252,7 +1258,7 @@ class TerminateOnNaN(Callback):
                           'or look at that batch.'.format(*self.found))
             raise CancelFit
 
-# %% ../nbs/05_learner.ipynb #cell-91
+# %% ../nbs/05_learner.ipynb #cell-103
 class Monitor(Callback):
     "Base of callbacks that watch one of the recorder's values: `better` says whether it improved."
     def __init__(self, monitor='valid_loss', mode=None, min_delta=0.):   # mode: 'min' or 'max'
@@ -1292,7 +1298,7 @@ class EarlyStopping(Monitor):
         super().load_state_dict(state)
         self.waited = state['waited']
 
-# %% ../nbs/05_learner.ipynb #cell-94
+# %% ../nbs/05_learner.ipynb #cell-106
 class EMA(Callback):
     """Exponential moving average of the weights, used for validation and left in the model at the end (Polyak &
     Juditsky 1992; the average as in Kingma & Ba 2015, section 7.2)."""
@@ -1321,7 +1327,7 @@ class EMA(Callback):
     def load_state_dict(self, state):
         for a, s in zip(self.avgs, state['avgs']): a.copy_(s)
 
-# %% ../nbs/05_learner.ipynb #cell-97
+# %% ../nbs/05_learner.ipynb #cell-109
 class CSVLogger(Callback):
     "Appends each epoch's values to a CSV file as it ends."
     order = 65
@@ -1362,7 +1368,7 @@ class TensorBoardLogger(Callback):
     def after_fit(self, learn):
         if getattr(self, 'writer', None): self.writer.close()
 
-# %% ../nbs/05_learner.ipynb #cell-98
+# %% ../nbs/05_learner.ipynb #cell-110
 def _git_commit():
     "Commit of the working folder, with a + if there are changes; None outside git."
     def git(*args):
@@ -1397,7 +1403,7 @@ class Journal(Callback):
 
 def read_journal(path='journal.jsonl')->list: return [json.loads(line) for line in open(path, encoding='utf-8')]
 
-# %% ../nbs/05_learner.ipynb #cell-101
+# %% ../nbs/05_learner.ipynb #cell-113
 class Checkpoint(Monitor):
     """Writes `e<epoch>_b<batch>.ckpt` files to go on from, keeps the newest `keep`, and `best.safetensors` whenever
     the watched value improves."""

@@ -1280,6 +1280,7 @@ class Monitor(Callback):
     def state_dict(self): return {'best': self.best}
     def load_state_dict(self, state): self.best = state['best']
 
+# %% ../nbs/05_learner.ipynb #cell-105
 class EarlyStopping(Monitor):
     "Ends the fit when the value has not improved by more than `min_delta` for `patience` epochs."
     order = 60
@@ -1298,7 +1299,7 @@ class EarlyStopping(Monitor):
         super().load_state_dict(state)
         self.waited = state['waited']
 
-# %% ../nbs/05_learner.ipynb #cell-106
+# %% ../nbs/05_learner.ipynb #cell-108
 class EMA(Callback):
     """Exponential moving average of the weights, used for validation and left in the model at the end (Polyak &
     Juditsky 1992; the average as in Kingma & Ba 2015, section 7.2)."""
@@ -1327,7 +1328,7 @@ class EMA(Callback):
     def load_state_dict(self, state):
         for a, s in zip(self.avgs, state['avgs']): a.copy_(s)
 
-# %% ../nbs/05_learner.ipynb #cell-109
+# %% ../nbs/05_learner.ipynb #cell-111
 class CSVLogger(Callback):
     "Appends each epoch's values to a CSV file as it ends."
     order = 65
@@ -1347,6 +1348,7 @@ class CSVLogger(Callback):
             writer.writerow(row)
         self.header = False
 
+# %% ../nbs/05_learner.ipynb #cell-113
 class TensorBoardLogger(Callback):
     "Writes losses and rates a batch, and values an epoch, for TensorBoard (`pip install tensorboard`)."
     order = 65
@@ -1368,7 +1370,7 @@ class TensorBoardLogger(Callback):
     def after_fit(self, learn):
         if getattr(self, 'writer', None): self.writer.close()
 
-# %% ../nbs/05_learner.ipynb #cell-110
+# %% ../nbs/05_learner.ipynb #cell-114
 def _git_commit():
     "Commit of the working folder, with a + if there are changes; None outside git."
     def git(*args):
@@ -1403,7 +1405,7 @@ class Journal(Callback):
 
 def read_journal(path='journal.jsonl')->list: return [json.loads(line) for line in open(path, encoding='utf-8')]
 
-# %% ../nbs/05_learner.ipynb #cell-113
+# %% ../nbs/05_learner.ipynb #cell-117
 class Checkpoint(Monitor):
     """Writes `e<epoch>_b<batch>.ckpt` files to go on from, keeps the newest `keep`, and `best.safetensors` whenever
     the watched value improves."""

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help run test lab export bench clean
+.PHONY: help run test lab export bench peers clean
 
 help:    ## what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -27,8 +27,13 @@ export: $(STAMP)    ## write minidl/ from nbs/ and clean the notebooks
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 
-bench: $(STAMP)    ## speed against plain PyTorch
-	$(BIN)/python bench/run.py
+bench: $(STAMP)    ## speed against plain PyTorch, and against torchvision if there is a .venv-bench
+	$(or $(wildcard .venv-bench/bin/python),$(BIN)/python) bench/run.py
+
+peers:    ## .venv-bench: an environment for the bench, with the libraries of bench/peers.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -q -c constraints.txt torch -e .
+	.venv-bench/bin/python -m pip install -q --no-deps -r bench/peers.txt
 
 clean:    ## remove what was generated, the environment too
 	rm -rf .venv .venv-bench _run _docs build dist *.egg-info .pytest_cache .hypothesis

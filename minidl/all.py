@@ -13,4 +13,8 @@ from .init import *
 from .training import *
 from .learner import *
 from .schedule import *
+from .hooks import *
+from .norm import *
+from .data import *
+from .augment import *
 from .optim import *

@@ -843,7 +843,8 @@ def load_learner(
 
 # %% ../nbs/05_learner.ipynb #cell-58
 def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it comes
-    "A loader of the same items as `dl` in their order, none dropped."
+    "A loader of the same items as `dl` in their order, none dropped; a loader may know how, by a method `ordered`."
+    if hasattr(dl, 'ordered'): return dl.ordered()
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, torch.utils.data.IterableDataset): return dl
     sampler = dl.batch_sampler if dl.batch_sampler is not None else dl.sampler
     order = getattr(dl.batch_sampler, 'sampler', dl.sampler)
@@ -963,8 +964,12 @@ class ToDevice(Callback):
         learn.model.to(self.device)
         for state in learn.opt.state.values():   # of an earlier fit on another device; step counters stay put
             state.update({k: v.to(self.device) for k, v in state.items() if isinstance(v, Tensor) and k != 'step'})
+    def before_train(self, learn): self._follow(learn.dl)
     def before_validate(self, learn):
         if not learn.fitting: learn.model.to(self.device)
+        self._follow(learn.dl)
+    def _follow(self, dl):   # a loader that works on batches itself (chapter 08) does so where the model is
+        if hasattr(dl, 'device'): dl.device = self.device
     def before_batch(self, learn):
         learn.xb, learn.yb = to_device(learn.xb, self.device), to_device(learn.yb, self.device)
 

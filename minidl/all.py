@@ -18,3 +18,5 @@ from .norm import *
 from .data import *
 from .augment import *
 from .optim import *
+from .mixup import *
+from .fp16 import *

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_EXTENSIONS', 'get_files', 'register_tfm', 'tfm_spec', 'make_tfm', 'upright', 'to_rgb', 'to_tensor', 'to_float',
-           'draft_jpeg', 'Resize', 'RandomFlip', 'apply_tfms', 'ItemList', 'read_csv', 'ImageList',
+           'draft_jpeg', 'Resize', 'RandomFlip', 'apply_tfms', 'read_csv', 'ItemList', 'ImageList',
            'grandparent_splitter', 'random_splitter', 'SplitData', 'parent_labeler', 'regex_labeler', 'Prediction',
            'Processor', 'CategoryProcessor', 'MultiCategoryProcessor', 'RegressionProcessor', 'LabeledData',
            'EpochPairs', 'collate_items', 'Normalize', 'BatchLoader', 'Pipe', 'make_pipe', 'LabeledLists',
@@ -36,6 +36,10 @@ from .training import DataLoaders, EpochBatches, mix_seed
 # %% ../nbs/08_data_block.ipynb #cell-13
 IMAGE_EXTENSIONS = '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'
 
+def _is_file(entry):
+    try: return entry.is_file()
+    except OSError: return False        # a link that leads to itself
+
 def get_files(
     path,               # folder to look in
     extensions=None,    # one ending or several, such as '.jpg', in either case; None: every file
@@ -61,7 +65,7 @@ def get_files(
                 if entry.name.startswith('.'): continue
                 if entry.is_dir(follow_symlinks=False):
                     if recurse: folders.append(entry.path)
-                elif entry.name.lower().endswith(endings) and os.path.isfile(entry.path): found.append(entry.path)
+                elif entry.name.lower().endswith(endings) and _is_file(entry): found.append(entry.path)
     return [Path(o) for o in sorted(found)]
 
 # %% ../nbs/08_data_block.ipynb #cell-22
@@ -147,8 +151,8 @@ def _size(size):
 
 def draft_jpeg(
     img:Image.Image,    # as `ImageList.open` gives it: a JPEG not yet decoded. Anything else stays as it is
-    h:int,              # pixels that are needed of its whole height
-    w:int,              # and of its width
+    h:int,              # height that the whole image must keep at least, in pixels
+    w:int,              # and its width
 )->Image.Image:         # the same, or another image over the same file
     "Let the JPEG decoder skip what is not needed: it can shrink by 2, 4 or 8 while it decodes."
     if not (isinstance(img, JpegImageFile) and img.tile) or min(img.height/h, img.width/w) < 2: return img
@@ -209,6 +213,42 @@ def apply_tfms(
     return x
 
 # %% ../nbs/08_data_block.ipynb #cell-40
+def _listed(o): return [] if o is None else list(o) if isinstance(o, (list, tuple)) else [o]
+
+def _repeated(items):
+    "The first of `items` that came before."
+    seen = set()
+    return next(o for o in items if o in seen or seen.add(o))
+
+def _column(table, col):
+    "The name of a column that is given by its name or its number."
+    names = list(table)
+    if isinstance(col, int) and -len(names) <= col < len(names): return names[col]
+    if col in names: return col
+    raise ValueError(f"There is no column {col!r}; the table has {', '.join(names)}.")
+
+# %% ../nbs/08_data_block.ipynb #cell-41
+def read_csv(
+    path,             # a CSV file in UTF-8; its first line names the columns
+    delimiter=',',    # between columns
+)->dict:              # {column: list of strings}
+    "The columns of a CSV file. Raises ValueError for a line with too few or too many fields, and for an empty file."
+    with open(path, newline='', encoding='utf-8-sig') as f:
+        reader = csv.reader(f, delimiter=delimiter)
+        try:
+            names = next(reader, [])
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f'The first line of {path} should name the columns, each once; it has {names}.')
+            columns = [[] for _ in names]
+            for row in reader:
+                if not row: continue
+                if len(row) != len(names):
+                    raise ValueError(f'Line {reader.line_num} of {path} has {len(row)} fields, not {len(names)}.')
+                for values, value in zip(columns, row): values.append(value)
+        except UnicodeDecodeError as e: raise ValueError(f'{path} is not written in UTF-8 ({e}); convert it.') from None
+    return dict(zip(names, columns))
+
+# %% ../nbs/08_data_block.ipynb #cell-42
 class ItemList:
     "Items, and the transforms that an item goes through each time it is fetched."
     extensions, c_in, settings = None, None, ()    # a subclass's: file endings, channels, further arguments to keep
@@ -259,7 +299,8 @@ class ItemList:
         tfms=None,      # see the class
         **kwargs,       # passed to the class
     ):
-        "The files listed in a column; the other columns are kept, to split and label by. Raises ValueError for none."
+        """The files listed in a column; the other columns are kept, to split and label by. Raises ValueError for a
+        table without rows, FileNotFoundError for missing files; warns of files listed twice."""
         table = {str(k): df[k].tolist() if hasattr(df[k], 'tolist') else list(df[k]) for k in df}
         names = table[_column(table, col)]
         files = [Path(path)/f'{name}{suffix}' for name in names]
@@ -321,43 +362,7 @@ class ItemList:
 
 REGISTRY['ItemList'] = ItemList
 
-# %% ../nbs/08_data_block.ipynb #cell-41
-def _listed(o): return [] if o is None else list(o) if isinstance(o, (list, tuple)) else [o]
-
-def _repeated(items):
-    "The first of `items` that came before."
-    seen = set()
-    return next(o for o in items if o in seen or seen.add(o))
-
-def _column(table, col):
-    "The name of a column that is given by its name or its number."
-    names = list(table)
-    if isinstance(col, int) and -len(names) <= col < len(names): return names[col]
-    if col in names: return col
-    raise ValueError(f"There is no column {col!r}; the table has {', '.join(names)}.")
-
 # %% ../nbs/08_data_block.ipynb #cell-43
-def read_csv(
-    path,             # a CSV file in UTF-8; its first line names the columns
-    delimiter=',',    # between columns
-)->dict:              # {column: list of strings}
-    "The columns of a CSV file. Raises ValueError for a line with too few or too many fields, and for an empty file."
-    with open(path, newline='', encoding='utf-8-sig') as f:
-        reader = csv.reader(f, delimiter=delimiter)
-        try:
-            names = next(reader, [])
-            if not names or len(set(names)) < len(names):
-                raise ValueError(f'The first line of {path} should name the columns, each once; it has {names}.')
-            columns = [[] for _ in names]
-            for row in reader:
-                if not row: continue
-                if len(row) != len(names):
-                    raise ValueError(f'Line {reader.line_num} of {path} has {len(row)} fields, not {len(names)}.')
-                for values, value in zip(columns, row): values.append(value)
-        except UnicodeDecodeError as e: raise ValueError(f'{path} is not written in UTF-8 ({e}); convert it.') from None
-    return dict(zip(names, columns))
-
-# %% ../nbs/08_data_block.ipynb #cell-44
 class ImageList(ItemList):
     "Images as files, Pillow images or tensors of bytes; fetched upright, in color, and as bytes."
     extensions, settings = IMAGE_EXTENSIONS, ('mode',)
@@ -395,7 +400,7 @@ class ImageList(ItemList):
     def finish(self, x): return to_tensor(x)
     def show_items(self, xs, titles, **kwargs): show_images([x.clamp(0, 1) for x in xs], titles, **kwargs)
 
-# %% ../nbs/08_data_block.ipynb #cell-47
+# %% ../nbs/08_data_block.ipynb #cell-46
 def grandparent_splitter(
     fn,                    # a path such as train/dog/1.jpg
     valid_name='valid',    # folder of the validation files
@@ -405,11 +410,11 @@ def grandparent_splitter(
     name = Path(fn).parent.parent.name
     return True if name == valid_name else False if name == train_name else None
 
-# %% ../nbs/08_data_block.ipynb #cell-52
+# %% ../nbs/08_data_block.ipynb #cell-51
 def random_splitter(
     fn,                  # a path, or any item
     p_valid:float=0.2,   # share of validation items
-    seed:int=42,         # another seed, another choice
+    seed:int=0,          # another seed, another choice
 )->bool:                 # True: validation
     """The side of a file by chance, decided by `seed` and its own and its folder's name alone: a file keeps its side
     when others come or go, on every machine."""
@@ -420,7 +425,7 @@ def random_splitter(
 def _check_share(p_valid):
     if not 0 < p_valid < 1: raise ValueError(f'The share of validation items lies between 0 and 1; p_valid={p_valid}.')
 
-# %% ../nbs/08_data_block.ipynb #cell-55
+# %% ../nbs/08_data_block.ipynb #cell-54
 class SplitData:
     "Items to train on, and items to validate on."
     def __init__(self, train:ItemList, valid:ItemList=None): self.train, self.valid = train, valid
@@ -430,7 +435,7 @@ class SplitData:
         il:ItemList,     # all items
         f:Callable,      # item -> True for validation, False for training, None to leave it out
     ):
-        "Raises ValueError if a side is empty."
+        "Split by what `f` says of each item. Raises ValueError if a side is empty."
         return cls._by_sides(il, [f(o) for o in il.items])
 
     @classmethod
@@ -446,7 +451,7 @@ class SplitData:
     def split_random(cls,
         il:ItemList,            # all items
         p_valid:float=0.2,      # share of validation items, exact up to one item
-        seed:int=42,            # another seed, another choice
+        seed:int=0,             # another seed, another choice
     ):
         "A choice by chance, of exactly the share asked for."
         _check_share(p_valid)
@@ -489,7 +494,7 @@ class SplitData:
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'
 
-# %% ../nbs/08_data_block.ipynb #cell-58
+# %% ../nbs/08_data_block.ipynb #cell-57
 def parent_labeler(
     fn,     # a path such as train/dog/1.jpg
 )->str:     # the name of its folder
@@ -508,14 +513,17 @@ def regex_labeler(
         return found[1]
     return label
 
-# %% ../nbs/08_data_block.ipynb #cell-63
+# %% ../nbs/08_data_block.ipynb #cell-62
 class Prediction(NamedTuple):
     label:object     # what a person reads
     target:Tensor    # the same as a target would be
     probs:Tensor     # probability of each class; of a regression: the outputs
 
 class Processor:
-    "Turns labels into targets, and back; learns what it must know from the training labels alone."
+    """Turns labels into targets, and back; learns what it must know from the training labels alone.
+
+    A subclass has `c_out`, the number of outputs that its targets ask for, `loss_func`, and `fitted`, which tells
+    whether there is nothing left to learn."""
     loss_func = None
     def fit(self, labels): "Learn from the training labels."
     def encode(self, label): "The target of a label, as a number or a list of numbers."
@@ -541,10 +549,10 @@ def _sorted_classes(labels):
 
 def _known(label, vocab, index):
     if isinstance(label, Hashable) and label in index: return index[label]
-    raise ValueError(f"The label {label!r} is not among the {len(vocab)} that training has "
+    raise ValueError(f"The label {label!r} is not among the training labels "
                      f"({', '.join(map(str, vocab[:10]))}{', ...' if len(vocab) > 10 else ''}).")
 
-# %% ../nbs/08_data_block.ipynb #cell-64
+# %% ../nbs/08_data_block.ipynb #cell-63
 @register_tfm
 @dataclass
 class CategoryProcessor(Processor):
@@ -569,7 +577,7 @@ class CategoryProcessor(Processor):
         probs = pred.softmax(-1)
         return Prediction(self.decode(probs.argmax(-1)), probs.argmax(-1), probs)
 
-# %% ../nbs/08_data_block.ipynb #cell-67
+# %% ../nbs/08_data_block.ipynb #cell-66
 @register_tfm
 @dataclass
 class MultiCategoryProcessor(Processor):
@@ -596,7 +604,7 @@ class MultiCategoryProcessor(Processor):
         target = (probs > self.threshold).float()
         return Prediction(self.decode(target), target, probs)
 
-# %% ../nbs/08_data_block.ipynb #cell-68
+# %% ../nbs/08_data_block.ipynb #cell-67
 @register_tfm
 @dataclass
 class RegressionProcessor(Processor):
@@ -619,7 +627,7 @@ class RegressionProcessor(Processor):
     def decode(self, target): return target.tolist() if len(target) > 1 else target.item()
     def decode_pred(self, pred): return Prediction(self.decode(pred), pred, pred)
 
-# %% ../nbs/08_data_block.ipynb #cell-73
+# %% ../nbs/08_data_block.ipynb #cell-72
 class LabeledData(Dataset):
     "Items with their targets, fetched in the way of training or in the way of validation."
     def __init__(self,
@@ -640,14 +648,14 @@ class LabeledData(Dataset):
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self): return f"{type(self).__name__}: {'' if self.y is None else 'labeled '}{self.x}"
 
-# %% ../nbs/08_data_block.ipynb #cell-74
+# %% ../nbs/08_data_block.ipynb #cell-73
 class EpochPairs(EpochBatches):
     "`EpochBatches` whose indices are pairs (epoch, index), from which an item draws its chance."
     def __iter__(self):
         epoch = self.epoch
         for batch in super().__iter__(): yield [(epoch, i) for i in batch]
 
-# %% ../nbs/08_data_block.ipynb #cell-77
+# %% ../nbs/08_data_block.ipynb #cell-78
 def collate_items(
     samples:list,   # what a data set gave
 ):                  # a batch
@@ -661,7 +669,7 @@ def collate_items(
                          'transform that makes them equal, such as tfms=[Resize(128)].')
     return default_collate(samples)
 
-# %% ../nbs/08_data_block.ipynb #cell-80
+# %% ../nbs/08_data_block.ipynb #cell-81
 @register_tfm
 @dataclass
 class Normalize:
@@ -699,7 +707,7 @@ class Normalize:
         mean, std = self._like(xb)
         return xb*std + mean
 
-# %% ../nbs/08_data_block.ipynb #cell-82
+# %% ../nbs/08_data_block.ipynb #cell-83
 class BatchLoader(DataLoader):
     "A loader that sends its batches to `device`, and through the batch transforms there."
     def __init__(self,
@@ -748,9 +756,10 @@ class BatchLoader(DataLoader):
                            num_workers=self.num_workers, pin_memory=self.pin_memory, collate_fn=self.collate_fn,
                            multiprocessing_context=self.multiprocessing_context, persistent_workers=False)
 
-# %% ../nbs/08_data_block.ipynb #cell-87
+# %% ../nbs/08_data_block.ipynb #cell-88
 class Pipe:
-    "How items become batches and predictions become labels: all that new items need, and an exported learner."
+    """What it takes to treat new items as validation items were treated, and to read predictions. An exported learner
+    keeps it."""
     def __init__(self,
         items:ItemList,         # of the kind to open, with its transforms; may be empty
         proc_y=None,            # from labels to targets and back
@@ -764,8 +773,13 @@ class Pipe:
     loss_func = property(lambda self: getattr(self.proc_y, 'loss_func', None))
     c_in = property(lambda self: self.items.c_in)
 
-    def test_dl(self, items, bs=64, num_workers=0, **kwargs):
-        "Batches of new items, without targets, treated as validation items are."
+    def test_dl(self,
+        items:Iterable,     # a list of whatever the items are: paths, Pillow images, ...
+        bs:int=64,          # batch size
+        num_workers:int=0,  # processes that fetch items
+        **kwargs,           # passed to `BatchLoader`
+    )->BatchLoader:
+        "Batches of new items in their order, without targets, treated as validation items are."
         if isinstance(items, (str, Path, Image.Image, Tensor, np.ndarray)):
             raise TypeError(f'test_dl takes a list of items, and got one ({str(items)[:200]}).')
         items = list(getattr(items, 'items', items))
@@ -807,7 +821,7 @@ class Pipe:
             proc_x=[tfm_spec(p) for p in self.proc_x], proc_y=None if self.proc_y is None else tfm_spec(self.proc_y),
             batch_tfms=[tfm_spec(f) for f in self.batch_tfms if not _takes(f, 'generator')]))
 
-# %% ../nbs/08_data_block.ipynb #cell-88
+# %% ../nbs/08_data_block.ipynb #cell-89
 @register_tfm
 def make_pipe(kind, settings, tfms, proc_x, proc_y, batch_tfms):
     "The `Pipe` that a `spec` describes."
@@ -821,7 +835,7 @@ def _caption(label):
     if isinstance(label, (list, tuple)): return ', '.join(_caption(o) for o in label)
     return None if label is None else str(label)
 
-# %% ../nbs/08_data_block.ipynb #cell-90
+# %% ../nbs/08_data_block.ipynb #cell-91
 class LabeledLists:
     "Training and validation items with their targets, ready to become `DataLoaders`."
     def __init__(self, train:LabeledData, valid:LabeledData, proc_y=None, proc_x=()):
@@ -836,7 +850,8 @@ class LabeledLists:
         valid_bs:int=None,      # batch size in validation; None: 2*bs
         **kwargs,               # passed to `torch.utils.data.DataLoader`
     )->DataLoaders:
-        "Loaders with a pipe."
+        """Training shuffled and by chance, validation in order and without; and the `Pipe` that `predict`, `show_batch`
+        and `export` use. For images `to_float` is put before `batch_tfms`."""
         batch_tfms = [*([to_float] if isinstance(self.train.x, ImageList) else []), *_listed(batch_tfms)]
         kwargs = dict(seed=seed, batch_tfms=batch_tfms, num_workers=num_workers) | kwargs
         train = copy(self.train)
@@ -847,14 +862,14 @@ class LabeledLists:
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'
 
-# %% ../nbs/08_data_block.ipynb #cell-91
+# %% ../nbs/08_data_block.ipynb #cell-92
 def default_processor(label):
     "Words and whole numbers are classes, lists of words several classes an item, other numbers a regression."
     if isinstance(label, (str, Integral)): return CategoryProcessor()
     if isinstance(label, (list, tuple, set)) and all(isinstance(o, str) for o in label): return MultiCategoryProcessor()
     return RegressionProcessor()
 
-# %% ../nbs/08_data_block.ipynb #cell-92
+# %% ../nbs/08_data_block.ipynb #cell-93
 def label_with(
     sd:SplitData,       # the items
     labels:Callable,    # an `ItemList` -> one label for each of its items
@@ -893,7 +908,7 @@ def _encodes(proc, label):
     except Exception: return False
     return True
 
-# %% ../nbs/08_data_block.ipynb #cell-94
+# %% ../nbs/08_data_block.ipynb #cell-95
 def label_by_func(
     sd:SplitData,       # the items
     f:Callable,         # item -> label
@@ -921,7 +936,7 @@ def label_by_col(
         return il.table[_column(il.table, col)]
     return label_with(sd, labels, proc_x, RegressionProcessor() if several and proc_y is None else proc_y)
 
-# %% ../nbs/08_data_block.ipynb #cell-108
+# %% ../nbs/08_data_block.ipynb #cell-109
 class ImageDataLoaders:
     """`DataLoaders` of images in one line. All take `tfms` and `valid_tfms` (item transforms, see `ItemList`),
     `batch_tfms`, `bs`, `num_workers`, `seed` and whatever `LabeledLists.to_dls` takes."""
@@ -951,14 +966,15 @@ class ImageDataLoaders:
     @classmethod
     def from_name_func(cls,
         path,                   # folder of the images
-        fnames:Iterable,        # the images, as paths or as names that count from `path`; None: all under `path`
-        label_func:Callable,    # name of a file, a string -> label
+        fnames:Iterable=None,   # the images, as paths or as names that count from `path`; None: all under `path`
+        label_func:Callable=None,   # the file's name without its folders, a string -> label
         p_valid:float=0.2,      # share of the images that validates, chosen by `seed`
         seed:int=0,             # of the choice, the order and the chance
         mode='RGB',             # 'L' for gray images
         tfms=None, valid_tfms=None, **kwargs,
     )->DataLoaders:
         "The label comes from a file's name, such as `Siamese_12.jpg`."
+        if label_func is None: raise ValueError('from_name_func needs a label_func: name of a file -> label.')
         how = dict(tfms=tfms, valid_tfms=valid_tfms, mode=mode)
         if fnames is None: il = ImageList.from_files(path, **how)
         else: il = ImageList([Path(path)/o if isinstance(o, str) else o for o in fnames], path, **how)
@@ -1012,7 +1028,7 @@ class ImageDataLoaders:
     def _make(sd, labeler, proc_y=None, seed=0, **kwargs):
         return label_by_func(sd, labeler, proc_y=proc_y).to_dls(seed=seed, **kwargs)
 
-# %% ../nbs/08_data_block.ipynb #cell-115
+# %% ../nbs/08_data_block.ipynb #cell-118
 def verify_images(
     paths:Iterable,     # image files, or the folder that they are in
     n_threads:int=4,    # files looked at side by side

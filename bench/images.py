@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from minidl.augment import RandomFlip, RandomResizedCrop, norm_imagenette
-from minidl.data import ImageDataLoaders, get_files
+from minidl.augment import RandomResizedCrop, norm_imagenette
+from minidl.data import ImageDataLoaders, RandomFlip, get_files
 from minidl.datasets import get_data, is_sample
 
 SIZE, BS, WORKERS, LISTED = 128, 64, 2, 50_000

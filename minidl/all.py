@@ -20,3 +20,5 @@ from .augment import *
 from .optim import *
 from .mixup import *
 from .fp16 import *
+from .xresnet import *
+from .scale import *

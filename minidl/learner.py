@@ -239,7 +239,7 @@ def _as_metric(m):
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
-    part = path.with_name(path.name + '.part')
+    part = path.with_name(f"{path.name}{os.environ.get('RANK', '')}.part")   # torchrun's processes may write at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try: write(part)

@@ -823,11 +823,11 @@ def test_a_processor_learns_from_training_alone():
 @pytest.mark.parametrize('proc_y', [None, MultiCategoryProcessor])
 def test_a_class_that_only_validation_has_names_the_label_and_the_item(proc_y):
     sd = SplitData(ItemList(['x/cat/1.jpg', 'x/dog/2.jpg']), ItemList(['y/cat/3.jpg', 'y/emu/4.jpg']))
-    with pytest.raises(ValueError, match="'emu'.*2 .*cat, dog") as e: label_by_func(sd, parent_labeler, proc_y=proc_y)
+    with pytest.raises(ValueError, match="'emu'.*cat, dog") as e: label_by_func(sd, parent_labeler, proc_y=proc_y)
     assert 'y/emu/4.jpg' in told(e)
 
 def test_a_long_vocabulary_is_not_written_out_in_an_error():
-    with pytest.raises(ValueError, match=r'1000 .*\.\.\.') as e:
+    with pytest.raises(ValueError, match=r'class9, \.\.\.') as e:
         CategoryProcessor([f'class{i}' for i in range(1000)])(['x'])
     assert len(told(e)) < 500
 

@@ -21,4 +21,5 @@ from .optim import *
 from .mixup import *
 from .fp16 import *
 from .xresnet import *
+from .transfer import *
 from .scale import *

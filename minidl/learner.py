@@ -703,8 +703,11 @@ class Learner:
         names = 'fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss'.split()
         kept, mode = {k: getattr(self, k) for k in names}, self.model.training
         self.fitting = False   # for the callbacks: this does not belong to the fit
+        outer = [c for c in self.cbs if type(c) in (Averages, Gather)]   # of an evaluation that a callback interrupts
+        for c in outer: self.remove_cb(c)
         try: yield
         finally:
+            for c in outer: self.add_cb(c)
             self.model.train(mode)
             for k, v in kept.items(): setattr(self, k, v)
 

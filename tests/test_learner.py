@@ -1079,3 +1079,19 @@ def test_nothing_in_the_default_loop_waits_for_the_device():
                     train_metrics=True, device='cpu', cbs=[EMA(), GradientAccumulation(2), GradientClip()])
     learn.remove_cb(learn.cb(SanityCheck))   # looks at targets once, before they go to the device
     with pytest.MonkeyPatch.context() as patch, learn.no_bar(): learn.fit(2, cbs=NoWaiting(patch))
+
+
+def test_a_validation_within_another_leaves_its_averages_alone():
+    class Aside(Callback):
+        busy = False
+        def after_batch(self, learn):
+            if self.busy: return
+            self.busy = True
+            learn.validate([(torch.zeros(8, 4), torch.zeros(8).long())])
+            learn.get_preds([(torch.zeros(3, 4),)])
+            self.busy = False
+    torch.manual_seed(0)
+    ds = TensorDataset(torch.randn(64, 4), torch.randint(0, 3, (64,)))
+    learn = Learner(nn.Linear(4, 3), get_dls(ds, ds, bs=16), F.cross_entropy, metrics=[accuracy], progress=False)
+    assert learn.validate(cbs=Aside()) == learn.validate()
+    assert torch.equal(learn.get_preds(cbs=Aside())[0], learn.get_preds()[0])

@@ -40,6 +40,7 @@ def _is_file(entry):
     try: return entry.is_file()
     except OSError: return False        # a link that leads to itself
 
+# %% ../nbs/08_data_block.ipynb #cell-14
 def get_files(
     path,               # folder to look in
     extensions=None,    # one ending or several, such as '.jpg', in either case; None: every file
@@ -68,7 +69,7 @@ def get_files(
                 elif entry.name.lower().endswith(endings) and _is_file(entry): found.append(entry.path)
     return [Path(o) for o in sorted(found)]
 
-# %% ../nbs/08_data_block.ipynb #cell-22
+# %% ../nbs/08_data_block.ipynb #cell-23
 def register_tfm(
     f,   # a function, or a dataclass whose fields are its settings
 ):       # the same `f`
@@ -96,7 +97,7 @@ def make_tfm(
     made = REGISTRY[spec['name']]
     return made if spec['settings'] is None else made(**spec['settings'])
 
-# %% ../nbs/08_data_block.ipynb #cell-23
+# %% ../nbs/08_data_block.ipynb #cell-24
 def _turn(img):
     "What EXIF tag 0x0112 says is to be done with the pixels; None for nothing, or where the tags are damaged."
     how = Image.Transpose
@@ -122,7 +123,7 @@ def to_rgb(
     "An upright color image: turned as its EXIF tag says, transparency dropped."
     return upright(img, 'RGB')
 
-# %% ../nbs/08_data_block.ipynb #cell-27
+# %% ../nbs/08_data_block.ipynb #cell-28
 @register_tfm
 def to_tensor(
     img,        # a Pillow image, or a tensor, which stays as it is
@@ -141,7 +142,7 @@ def to_float(
     "Bytes as numbers, on the device where they are."
     return xb if xb.is_floating_point() else xb.float().div_(255)
 
-# %% ../nbs/08_data_block.ipynb #cell-30
+# %% ../nbs/08_data_block.ipynb #cell-31
 def _size(size):
     "(height, width) of a size that is given as one number or as two."
     sides = (size, size) if isinstance(size, Integral) else tuple(size) if isinstance(size, (tuple, list)) else ()
@@ -160,7 +161,7 @@ def draft_jpeg(
     smaller.draft(img.mode, (w, h))
     return smaller
 
-# %% ../nbs/08_data_block.ipynb #cell-31
+# %% ../nbs/08_data_block.ipynb #cell-32
 @register_tfm
 @dataclass
 class Resize:
@@ -179,7 +180,7 @@ class Resize:
         if self.method == 'squish': return img.resize((w, h), Image.Resampling.BILINEAR)
         return ImageOps.fit(img, (w, h), Image.Resampling.BILINEAR)
 
-# %% ../nbs/08_data_block.ipynb #cell-34
+# %% ../nbs/08_data_block.ipynb #cell-35
 @register_tfm
 @dataclass
 class RandomFlip:
@@ -193,7 +194,7 @@ class RandomFlip:
         if rng is None or rng.random() >= self.p: return img
         return img.flip(-1) if isinstance(img, Tensor) else img.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
-# %% ../nbs/08_data_block.ipynb #cell-37
+# %% ../nbs/08_data_block.ipynb #cell-38
 @functools.cache
 def _parameters(f):
     try: return frozenset(inspect.signature(f).parameters)
@@ -212,7 +213,7 @@ def apply_tfms(
     for f in tfms: x = f(x, **{k: v for k, v in chance.items() if _takes(f, k)})
     return x
 
-# %% ../nbs/08_data_block.ipynb #cell-40
+# %% ../nbs/08_data_block.ipynb #cell-41
 def _listed(o): return [] if o is None else list(o) if isinstance(o, (list, tuple)) else [o]
 
 def _repeated(items):
@@ -227,7 +228,7 @@ def _column(table, col):
     if col in names: return col
     raise ValueError(f"There is no column {col!r}; the table has {', '.join(names)}.")
 
-# %% ../nbs/08_data_block.ipynb #cell-41
+# %% ../nbs/08_data_block.ipynb #cell-42
 def read_csv(
     path,             # a CSV file in UTF-8; its first line names the columns
     delimiter=',',    # between columns
@@ -248,7 +249,7 @@ def read_csv(
         except UnicodeDecodeError as e: raise ValueError(f'{path} is not written in UTF-8 ({e}); convert it.') from None
     return dict(zip(names, columns))
 
-# %% ../nbs/08_data_block.ipynb #cell-42
+# %% ../nbs/08_data_block.ipynb #cell-43
 class ItemList:
     "Items, and the transforms that an item goes through each time it is fetched."
     extensions, c_in, settings = None, None, ()    # a subclass's: file endings, channels, further arguments to keep
@@ -362,7 +363,7 @@ class ItemList:
 
 REGISTRY['ItemList'] = ItemList
 
-# %% ../nbs/08_data_block.ipynb #cell-43
+# %% ../nbs/08_data_block.ipynb #cell-44
 class ImageList(ItemList):
     "Images as files, Pillow images or tensors of bytes; fetched upright, in color, and as bytes."
     extensions, settings = IMAGE_EXTENSIONS, ('mode',)
@@ -400,7 +401,7 @@ class ImageList(ItemList):
     def finish(self, x): return to_tensor(x)
     def show_items(self, xs, titles, **kwargs): show_images([x.clamp(0, 1) for x in xs], titles, **kwargs)
 
-# %% ../nbs/08_data_block.ipynb #cell-46
+# %% ../nbs/08_data_block.ipynb #cell-47
 def grandparent_splitter(
     fn,                    # a path such as train/dog/1.jpg
     valid_name='valid',    # folder of the validation files
@@ -410,7 +411,7 @@ def grandparent_splitter(
     name = Path(fn).parent.parent.name
     return True if name == valid_name else False if name == train_name else None
 
-# %% ../nbs/08_data_block.ipynb #cell-51
+# %% ../nbs/08_data_block.ipynb #cell-52
 def random_splitter(
     fn,                  # a path, or any item
     p_valid:float=0.2,   # share of validation items
@@ -425,7 +426,7 @@ def random_splitter(
 def _check_share(p_valid):
     if not 0 < p_valid < 1: raise ValueError(f'The share of validation items lies between 0 and 1; p_valid={p_valid}.')
 
-# %% ../nbs/08_data_block.ipynb #cell-54
+# %% ../nbs/08_data_block.ipynb #cell-55
 class SplitData:
     "Items to train on, and items to validate on."
     def __init__(self, train:ItemList, valid:ItemList=None): self.train, self.valid = train, valid
@@ -494,7 +495,7 @@ class SplitData:
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'
 
-# %% ../nbs/08_data_block.ipynb #cell-57
+# %% ../nbs/08_data_block.ipynb #cell-58
 def parent_labeler(
     fn,     # a path such as train/dog/1.jpg
 )->str:     # the name of its folder
@@ -513,7 +514,7 @@ def regex_labeler(
         return found[1]
     return label
 
-# %% ../nbs/08_data_block.ipynb #cell-62
+# %% ../nbs/08_data_block.ipynb #cell-63
 class Prediction(NamedTuple):
     label:object     # what a person reads
     target:Tensor    # the same as a target would be
@@ -536,6 +537,7 @@ class Processor:
         return self.stack([self.encode(o) for o in labels])
     def stack(self, targets): return torch.tensor(targets)
 
+# %% ../nbs/08_data_block.ipynb #cell-65
 def _plain(label):
     "A label as Python has it; None for what tables put where nothing is."
     if isinstance(label, (np.generic, Tensor)) and label.ndim == 0: label = label.item()
@@ -552,7 +554,7 @@ def _known(label, vocab, index):
     raise ValueError(f"The label {label!r} is not among the training labels "
                      f"({', '.join(map(str, vocab[:10]))}{', ...' if len(vocab) > 10 else ''}).")
 
-# %% ../nbs/08_data_block.ipynb #cell-63
+# %% ../nbs/08_data_block.ipynb #cell-66
 @register_tfm
 @dataclass
 class CategoryProcessor(Processor):
@@ -577,7 +579,7 @@ class CategoryProcessor(Processor):
         probs = pred.softmax(-1)
         return Prediction(self.decode(probs.argmax(-1)), probs.argmax(-1), probs)
 
-# %% ../nbs/08_data_block.ipynb #cell-66
+# %% ../nbs/08_data_block.ipynb #cell-69
 @register_tfm
 @dataclass
 class MultiCategoryProcessor(Processor):
@@ -604,7 +606,7 @@ class MultiCategoryProcessor(Processor):
         target = (probs > self.threshold).float()
         return Prediction(self.decode(target), target, probs)
 
-# %% ../nbs/08_data_block.ipynb #cell-67
+# %% ../nbs/08_data_block.ipynb #cell-70
 @register_tfm
 @dataclass
 class RegressionProcessor(Processor):
@@ -627,7 +629,7 @@ class RegressionProcessor(Processor):
     def decode(self, target): return target.tolist() if len(target) > 1 else target.item()
     def decode_pred(self, pred): return Prediction(self.decode(pred), pred, pred)
 
-# %% ../nbs/08_data_block.ipynb #cell-72
+# %% ../nbs/08_data_block.ipynb #cell-75
 class LabeledData(Dataset):
     "Items with their targets, fetched in the way of training or in the way of validation."
     def __init__(self,
@@ -648,14 +650,14 @@ class LabeledData(Dataset):
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self): return f"{type(self).__name__}: {'' if self.y is None else 'labeled '}{self.x}"
 
-# %% ../nbs/08_data_block.ipynb #cell-73
+# %% ../nbs/08_data_block.ipynb #cell-76
 class EpochPairs(EpochBatches):
     "`EpochBatches` whose indices are pairs (epoch, index), from which an item draws its chance."
     def __iter__(self):
         epoch = self.epoch
         for batch in super().__iter__(): yield [(epoch, i) for i in batch]
 
-# %% ../nbs/08_data_block.ipynb #cell-78
+# %% ../nbs/08_data_block.ipynb #cell-81
 def collate_items(
     samples:list,   # what a data set gave
 ):                  # a batch
@@ -669,7 +671,7 @@ def collate_items(
                          'transform that makes them equal, such as tfms=[Resize(128)].')
     return default_collate(samples)
 
-# %% ../nbs/08_data_block.ipynb #cell-81
+# %% ../nbs/08_data_block.ipynb #cell-84
 @register_tfm
 @dataclass
 class Normalize:
@@ -707,7 +709,7 @@ class Normalize:
         mean, std = self._like(xb)
         return xb*std + mean
 
-# %% ../nbs/08_data_block.ipynb #cell-83
+# %% ../nbs/08_data_block.ipynb #cell-86
 class BatchLoader(DataLoader):
     "A loader that sends its batches to `device`, and through the batch transforms there."
     def __init__(self,
@@ -756,7 +758,7 @@ class BatchLoader(DataLoader):
                            num_workers=self.num_workers, pin_memory=self.pin_memory, collate_fn=self.collate_fn,
                            multiprocessing_context=self.multiprocessing_context, persistent_workers=False)
 
-# %% ../nbs/08_data_block.ipynb #cell-88
+# %% ../nbs/08_data_block.ipynb #cell-91
 class Pipe:
     """What it takes to treat new items as validation items were treated, and to read predictions. An exported learner
     keeps it."""
@@ -821,7 +823,7 @@ class Pipe:
             proc_x=[tfm_spec(p) for p in self.proc_x], proc_y=None if self.proc_y is None else tfm_spec(self.proc_y),
             batch_tfms=[tfm_spec(f) for f in self.batch_tfms if not _takes(f, 'generator')]))
 
-# %% ../nbs/08_data_block.ipynb #cell-89
+# %% ../nbs/08_data_block.ipynb #cell-92
 @register_tfm
 def make_pipe(kind, settings, tfms, proc_x, proc_y, batch_tfms):
     "The `Pipe` that a `spec` describes."
@@ -835,7 +837,7 @@ def _caption(label):
     if isinstance(label, (list, tuple)): return ', '.join(_caption(o) for o in label)
     return None if label is None else str(label)
 
-# %% ../nbs/08_data_block.ipynb #cell-91
+# %% ../nbs/08_data_block.ipynb #cell-94
 class LabeledLists:
     "Training and validation items with their targets, ready to become `DataLoaders`."
     def __init__(self, train:LabeledData, valid:LabeledData, proc_y=None, proc_x=()):
@@ -862,14 +864,14 @@ class LabeledLists:
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'
 
-# %% ../nbs/08_data_block.ipynb #cell-92
+# %% ../nbs/08_data_block.ipynb #cell-95
 def default_processor(label):
     "Words and whole numbers are classes, lists of words several classes an item, other numbers a regression."
     if isinstance(label, (str, Integral)): return CategoryProcessor()
     if isinstance(label, (list, tuple, set)) and all(isinstance(o, str) for o in label): return MultiCategoryProcessor()
     return RegressionProcessor()
 
-# %% ../nbs/08_data_block.ipynb #cell-93
+# %% ../nbs/08_data_block.ipynb #cell-96
 def label_with(
     sd:SplitData,       # the items
     labels:Callable,    # an `ItemList` -> one label for each of its items
@@ -908,7 +910,7 @@ def _encodes(proc, label):
     except Exception: return False
     return True
 
-# %% ../nbs/08_data_block.ipynb #cell-95
+# %% ../nbs/08_data_block.ipynb #cell-98
 def label_by_func(
     sd:SplitData,       # the items
     f:Callable,         # item -> label
@@ -936,7 +938,7 @@ def label_by_col(
         return il.table[_column(il.table, col)]
     return label_with(sd, labels, proc_x, RegressionProcessor() if several and proc_y is None else proc_y)
 
-# %% ../nbs/08_data_block.ipynb #cell-109
+# %% ../nbs/08_data_block.ipynb #cell-112
 class ImageDataLoaders:
     """`DataLoaders` of images in one line. All take `tfms` and `valid_tfms` (item transforms, see `ItemList`),
     `batch_tfms`, `bs`, `num_workers`, `seed` and whatever `LabeledLists.to_dls` takes."""
@@ -1028,7 +1030,7 @@ class ImageDataLoaders:
     def _make(sd, labeler, proc_y=None, seed=0, **kwargs):
         return label_by_func(sd, labeler, proc_y=proc_y).to_dls(seed=seed, **kwargs)
 
-# %% ../nbs/08_data_block.ipynb #cell-118
+# %% ../nbs/08_data_block.ipynb #cell-121
 def verify_images(
     paths:Iterable,     # image files, or the folder that they are in
     n_threads:int=4,    # files looked at side by side

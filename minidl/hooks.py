@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from .learner import Callback, Learner, call_model, first_tensor, split_batch, to_device

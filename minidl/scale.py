@@ -8,7 +8,7 @@ __all__ = ['launch', 'rank_and_size', 'is_main', 'all_sum', 'all_objects', 'wait
            'join_group', 'sync_weights', 'Distributed', 'Compile']
 
 # %% ../nbs/10b_scale.ipynb #cell-2
-import atexit, math, os, re, subprocess, sys, types, warnings
+import atexit, os, re, subprocess, sys, types, warnings
 from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from datetime import timedelta

@@ -10,14 +10,12 @@ __all__ = ['POOLS', 'FREE', 'AdaptiveConcatPool2d', 'cut_point', 'cut_model', 'n
 # %% ../nbs/10a_transfer_learning.ipynb #cell-2
 import difflib, re
 from collections import OrderedDict
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .learner import (EVENTS, REGISTRY, Callback, Learner, first_tensor, read_tensors, register,
-                            split_batch, split_params)
+from .learner import (EVENTS, REGISTRY, Callback, Learner, first_tensor, read_tensors, register, split_params)
 from .fp16 import NORMS
 from .schedule import fit_one_cycle
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .datasets import show_images
-from .learner import REGISTRY, first_tensor, in_order, split_batch, to_device
+from .learner import REGISTRY, first_tensor, in_order, map_tensors, split_batch, to_device
 from .training import DataLoaders, EpochBatches, mix_seed
 
 # %% ../nbs/08_data_block.ipynb #cell-13
@@ -346,6 +346,8 @@ class ItemList:
             raise
 
     def finish(self, x): return x
+
+    def loader(self, data, bs, **how): return BatchLoader(data, bs, **how)   # texts need batches of another kind
 
     def show_items(self, xs, titles, **kwargs):
         for x, title in zip(xs, titles): print(x, title, sep='\t')
@@ -787,16 +789,21 @@ class Pipe:
         items = list(getattr(items, 'items', items))
         if not items: raise ValueError('There are no items to make a loader of; give one at least.')
         for p in self.proc_x: items = p(items)
-        return BatchLoader(LabeledData(self.items.new(items), None), bs, batch_tfms=self.batch_tfms,
-                           num_workers=num_workers, **kwargs)
+        items = self.items.new(items)
+        return items.loader(LabeledData(items, None), bs, batch_tfms=self.batch_tfms, num_workers=num_workers, **kwargs)
 
     def decode(self, batch, n=None):
-        "The first `n` items of a batch as pairs (input as before the batch transforms, label)."
+        """The first `n` items of a batch as pairs: the input as before the transforms that know how to `decode`, and
+        the label."""
         xb, yb = split_batch(batch)
+        xb = first_tensor(xb)
         for f in reversed(self.batch_tfms):
             if hasattr(f, 'decode'): xb = f.decode(xb)
-        labels = [None]*len(xb) if yb is None else [self.proc_y.decode(y) if self.proc_y else y for y in yb[:n].cpu()]
-        return list(zip(xb[:n].cpu(), labels))
+        xs = xb[:n].cpu()
+        for p in reversed(self.proc_x):
+            if hasattr(p, 'decode'): xs = [p.decode(x) for x in xs]
+        labels = [None]*len(xs) if yb is None else [self.proc_y.decode(y) if self.proc_y else y for y in yb[:n].cpu()]
+        return list(zip(xs, labels))
 
     def decode_pred(self, pred): return self.proc_y.decode_pred(pred) if self.proc_y else pred
 
@@ -807,8 +814,8 @@ class Pipe:
 
     def show_results(self, xb, yb, preds, n=8, **kwargs):
         "Draw `n` items of a batch, evenly spread over it, with their labels and, below, what was predicted."
-        some = torch.linspace(0, len(xb) - 1, min(n, len(xb))).long()
-        xs, labels = zip(*self.decode((xb[some], None if yb is None else yb[some])))
+        some = torch.linspace(0, len(preds) - 1, min(n, len(preds))).long()
+        xs, labels = zip(*self.decode(map_tensors(lambda t: t[some], (xb, yb))))
         guesses = [_caption(self.decode_pred(p)[0]) for p in preds[some]]
         titles = [g if o is None else f'{_caption(o)}\n{g}' for o, g in zip(labels, guesses)]
         self.items.show_items(xs, titles, **kwargs)
@@ -858,8 +865,9 @@ class LabeledLists:
         kwargs = dict(seed=seed, batch_tfms=batch_tfms, num_workers=num_workers) | kwargs
         train = copy(self.train)
         train.train, train.seed = True, seed
-        train_dl = BatchLoader(train, bs, shuffle=True, drop_last=drop_last, train=True, **kwargs)
-        valid_dl = None if self.valid is None else BatchLoader(self.valid, valid_bs or 2*bs, **kwargs)
+        loader = train.x.loader
+        train_dl = loader(train, bs, shuffle=True, drop_last=drop_last, train=True, **kwargs)
+        valid_dl = None if self.valid is None else loader(self.valid, valid_bs or 2*bs, **kwargs)
         return DataLoaders(train_dl, valid_dl, Pipe(self.train.x, self.proc_y, batch_tfms, self.proc_x))
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'

@@ -41,7 +41,7 @@ def gap(
     "Distance from each number to the next one away from zero (numbers on the same power of two: the same)."
     n_exp, n_frac, bias = _layout(x.dtype)
     exponent = float_bits(x)[1]
-    distance = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent.clamp(min=1) - bias - n_frac)
+    distance = 2.**(exponent.clamp(min=1) - bias - n_frac).double()
     return torch.where(exponent < 2**n_exp - 1, distance, math.nan)
 
 # %% ../nbs/09b_fp16.ipynb #cell-51

@@ -266,6 +266,9 @@ def _unchanged(model, dl=None):
     backs = [_keep_attrs(m) for m in model.modules()]   # the mode of each is among them
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     backs.append(_keep_random(dl))
+    fast = torch.backends.mha.get_fastpath_enabled()   # with it torch 2.4 does not call the layers in a transformer's
+    torch.backends.mha.set_fastpath_enabled(False)
+    backs.append(lambda: torch.backends.mha.set_fastpath_enabled(fast))
     try: yield
     finally:
         for back in backs: back()

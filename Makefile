@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.docs-installed
+PORT ?= 8000
 
-.PHONY: help run test lab export bench peers clean
+.PHONY: help run test lab export bench peers docs docs-serve release-check clean
 
 help:    ## what there is
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
 
 run: $(STAMP)    ## run the chapters on the samples and leave them as HTML in _run/ (some: make run CHAPTERS="03 04")
 	$(BIN)/python tools/run_chapters.py $(CHAPTERS)
@@ -35,6 +37,16 @@ peers:    ## .venv-bench: an environment for the bench, with the libraries of be
 	.venv-bench/bin/python -m pip install -q -c constraints.txt torch -e .
 	.venv-bench/bin/python -m pip install -q --no-deps -r bench/peers.txt
 
+docs: $(DOCS_STAMP)    ## the website, built from the notebooks into _docs/
+	$(BIN)/python tools/build_docs.py
+
+docs-serve: docs    ## build the website and show it on http://localhost:8000 (another port: make docs-serve PORT=8001)
+	@echo "http://localhost:$(PORT), until Ctrl-C"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _docs
+
+release-check:    ## build sdist and wheel, look into them, run the README's example with the wheel in an environment of its own
+	$(PYTHON) tools/release_check.py $(RELEASE)
+
 clean:    ## remove what was generated, the environment too
 	rm -rf .venv .venv-bench _run _docs build dist *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -44,3 +56,7 @@ $(STAMP): settings.ini constraints.txt setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,text]'
 	@touch $(STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	@touch $(DOCS_STAMP)

@@ -34,9 +34,10 @@ setup(
     extras_require={
         'text': cfg['text_requirements'].split(),
         'dev': cfg['dev_requirements'].split(),
+        'docs': cfg['docs_requirements'].split(),
     },
     # The samples lie in data/samples in a clone and in minidl/samples in a wheel.
-    packages=['minidl', 'minidl.samples'],
+    packages=['minidl', 'minidl.exercises', 'minidl.samples'],
     package_dir={'minidl.samples': 'data/samples'},
     package_data={'minidl': ['py.typed'], 'minidl.samples': ['*', '*/*']},
     entry_points={'nbdev': ['minidl=minidl._modidx:d']},

@@ -168,7 +168,9 @@ def set_hyper(opt, name, value):   # value: a number, or one for each of the spl
         else: g[key] = v
 
 # %% ../nbs/05_learner.ipynb #cell-34
-def error_rate(pred, targ): return 1 - accuracy(pred, targ)   # logits (bs, k), class indices (bs,)
+def error_rate(pred, targ):   # logits (bs, k), class indices (bs,)
+    "Share of the predictions whose largest score is not the target's."
+    return 1 - accuracy(pred, targ)
 
 def top_k(
     k=5,   # how many guesses count
@@ -286,7 +288,7 @@ def read_tensors(path):
     return tensors | {a: tensors[n] for a, n in extra.get('aliases', {}).items()}, extra.get('info')
 
 # %% ../nbs/05_learner.ipynb #cell-47
-REGISTRY = {}
+REGISTRY = {}   # what can be made again at load: name -> function or class
 _LEARNERS = weakref.WeakSet()   # all that are alive, to see whether a callback is in another one
 
 def register(f):
@@ -428,6 +430,7 @@ class Learner:
         return self._resolve()
 
     def remove_cb(self, cb):
+        "Take a callback out; it can then serve another learner."
         self.cbs = [c for c in self.cbs if c is not cb]
         return self._resolve()
 
@@ -565,7 +568,9 @@ class Learner:
         except CancelStep: pass
         if stop := self._end('after_step' if self.stepped else 'after_cancel_step', CancelStep): raise stop
 
-    def backward(self): self.loss_grad.backward()
+    def backward(self):
+        "The backward pass; half precision puts its own in this place."
+        self.loss_grad.backward()
 
     def step(self)->bool:
         "Step the optimizer; False if there was no step after all."
@@ -762,7 +767,9 @@ class Learner:
         for i, params in enumerate(groups):
             for p in params: p.requires_grad_(i >= n % len(groups))
         return self
-    def freeze(self): return self.freeze_to(-1)
+    def freeze(self):
+        "Train the last group alone."
+        return self.freeze_to(-1)
     def unfreeze(self): return self.freeze_to(0)
 
     # ---- files
@@ -1120,6 +1127,7 @@ class Recorder(Averages):
 
 # %% ../nbs/05_learner.ipynb #cell-73
 def recorder_of(learn):
+    "The learner's `Recorder`. Raises `ValueError` if it has none."
     if learn.recorder is None:
         raise ValueError('This callback needs the Recorder, which this learner does not have. Add one.')
     return learn.recorder
@@ -1411,7 +1419,9 @@ class Journal(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, 'a', encoding='utf-8') as f: f.write(line + '\n')
 
-def read_journal(path='journal.jsonl')->list: return [json.loads(line) for line in open(path, encoding='utf-8')]
+def read_journal(path='journal.jsonl')->list:
+    "What a `Journal` has written: one dict for each fit."
+    return [json.loads(line) for line in open(path, encoding='utf-8')]
 
 # %% ../nbs/05_learner.ipynb #cell-117
 class Checkpoint(Monitor):

@@ -258,6 +258,8 @@ def test_the_gradient_scaler_skips_steps_with_infinite_gradients(make):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason='torch without distributed')
+# torch.distributed.optim itself uses torch.jit.script and torch.jit.interface when it is imported (torch 2.13)
+@pytest.mark.filterwarnings('ignore:.torch.jit.(script|interface). is deprecated:DeprecationWarning')
 def test_zero_redundancy_optimizer_takes_ours(tmp_path):
     from torch.distributed.optim import ZeroRedundancyOptimizer
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)

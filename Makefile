@@ -17,9 +17,12 @@ run: $(STAMP)    ## run the chapters on the samples and leave them as HTML in _r
 test: export OMP_NUM_THREADS = 1
 test: export MPLBACKEND = agg
 test: export MINIDL_DATA = sample
+# Deprecated things are errors where a cell (__main__) or a module of minidl uses them; Python wants their whole names.
+MODULES := __main__ $(patsubst %.py,minidl.%,$(notdir $(wildcard minidl/*.py)))
+STRICT := $(foreach m,$(MODULES),error::DeprecationWarning:$(m),error::FutureWarning:$(m),)
 test: $(STAMP)    ## the notebooks, the tests, and whether minidl/ is what nbs/ exports
 	$(BIN)/python tools/check_export.py
-	$(BIN)/nbdev_test --n_workers 2 --timing --do_print
+	PYTHONWARNINGS="$(STRICT)" $(BIN)/nbdev_test --n_workers 2 --timing --do_print
 	$(BIN)/python -m pytest -q -n 2 tests
 
 lab: $(STAMP)    ## open the chapters in JupyterLab

@@ -1,4 +1,5 @@
 "Reads settings.ini, so that versions and requirements stand in one place."
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -9,11 +10,17 @@ parser = ConfigParser(delimiters=['='], inline_comment_prefixes=None)
 parser.read(here / 'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 
+def readme():
+    "README.md, whose links lead to the repository from wherever they are read."
+    text = (here / 'README.md').read_text(encoding='utf-8')
+    text = re.sub(r'(!\[[^\]]*\]\()(?!https?://)', rf"\g<1>{cfg['git_url']}/raw/main/", text)
+    return re.sub(r'((?<!!)\[[^\]]*\]\()(?!https?://|#)', rf"\g<1>{cfg['git_url']}/blob/main/", text)
+
 setup(
     name=cfg['lib_name'],
     version=cfg['version'],
     description=cfg['description'],
-    long_description=(here / 'README.md').read_text(encoding='utf-8'),
+    long_description=readme(),
     long_description_content_type='text/markdown',
     keywords=cfg['keywords'].split(),
     author=cfg['author'],

@@ -22,7 +22,7 @@ from torch import Tensor
 from .data import Normalize, register_tfm, to_rgb
 
 # %% ../nbs/08a_augmentation.ipynb #cell-7
-FILTERS = {name: Image.Resampling[name.upper()] for name in
+FILTERS = {name: Image.Resampling[name.upper()] for name in     # names of ways to resize -> Pillow's constants
            ('nearest', 'box', 'bilinear', 'hamming', 'bicubic', 'lanczos')}
 
 # %% ../nbs/08a_augmentation.ipynb #cell-20
@@ -383,4 +383,4 @@ class Contrast:
         return light_batch(xb, times=torch.where(on < self.p, times, torch.ones_like(times)))
 
 # %% ../nbs/08a_augmentation.ipynb #cell-93
-norm_imagenette = Normalize(mean=(0.47, 0.48, 0.45), std=(0.29, 0.28, 0.30))
+norm_imagenette = Normalize(mean=(0.47, 0.48, 0.45), std=(0.29, 0.28, 0.30))   # for pixels from 0 to 1

@@ -34,7 +34,7 @@ from .learner import REGISTRY, first_tensor, in_order, map_tensors, split_batch,
 from .training import DataLoaders, EpochBatches, mix_seed
 
 # %% ../nbs/08_data_block.ipynb #cell-13
-IMAGE_EXTENSIONS = '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'
+IMAGE_EXTENSIONS = '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'   # what `ImageList` looks for
 
 def _is_file(entry):
     try: return entry.is_file()
@@ -518,6 +518,7 @@ def regex_labeler(
 
 # %% ../nbs/08_data_block.ipynb #cell-63
 class Prediction(NamedTuple):
+    "What a model's output says of one item, in three forms."
     label:object     # what a person reads
     target:Tensor    # the same as a target would be
     probs:Tensor     # probability of each class; of a regression: the outputs

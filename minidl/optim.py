@@ -294,5 +294,4 @@ class LAMB(StatefulOptimizer):
                          lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 # %% ../nbs/09_optimizers.ipynb #cell-115
-# AdamW as in fast.ai's "Deep Learning from the Foundations" (2019): mom 0.9, sqr_mom 0.99, eps 1e-6, wd 1e-2
-lecture_adamw = partial(AdamW, betas=(0.9, 0.99), eps=1e-6, weight_decay=1e-2)
+lecture_adamw = partial(AdamW, betas=(0.9, 0.99), eps=1e-6, weight_decay=1e-2)   # as in fast.ai's course of 2019

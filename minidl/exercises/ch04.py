@@ -29,7 +29,7 @@ def log_sigmoid(f):
     'the dtype of another.',
     'Fill the row of each item from the left, as far as its ids reach.',
     'The labels: a tensor of integers, whether they come as ints or as tensors of one number.'])
-def pad_collate(f):
+def collate_padded(f):
     "A batch of texts of different lengths."
     def case(lengths, what, pad=None, as_tensors=False):
         ids = [torch.randint(1, 100, (n,)) for n in lengths]

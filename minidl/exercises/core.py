@@ -331,7 +331,8 @@ def _result(ex, state, detail='', passed=()):
 @contextmanager
 def _as_it_was():
     "Random states, default dtype, device and grad mode are fixed inside, and afterwards as they were."
-    np_random = sys.modules.get('numpy.random')
+    np_random, learner = sys.modules.get('numpy.random'), sys.modules.get('minidl.learner')
+    registered = dict(learner.REGISTRY) if learner else {}   # what a notebook registered, its module must not replace
     py, np_state, dtype = random.getstate(), np_random and np_random.get_state(), torch.get_default_dtype()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
@@ -344,6 +345,7 @@ def _as_it_was():
             if np_random: np_random.seed(0)
             yield
     finally:
+        if learner: learner.REGISTRY.update(registered)
         torch.set_default_dtype(dtype)
         random.setstate(py)
         if np_random: np_random.set_state(np_state)

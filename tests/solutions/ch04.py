@@ -16,34 +16,34 @@ def minus(z): return -log_sigmoid(z)
 def flat(z): return log_sigmoid(z).flatten()
 
 
-def pad_collate(items, pad=0):
+def collate_padded(items, pad=0):
     ids, labels = zip(*items)
     xb = ids[0].new_full((len(ids), max(map(len, ids))), pad)
     for row, one in zip(xb, ids): row[:len(one)] = one
     return xb, torch.tensor([int(label) for label in labels])
 
 def pads_left(items, pad=0):
-    xb, yb = pad_collate(items, pad)
+    xb, yb = collate_padded(items, pad)
     return torch.stack([row.roll(xb.shape[1] - len(one)) for row, (one, _) in zip(xb, items)]), yb
-def always_zero(items, pad=0): return pad_collate(items)
+def always_zero(items, pad=0): return collate_padded(items)
 def cuts(items, pad=0):
     n = min(len(one) for one, _ in items)
     return torch.stack([one[:n] for one, _ in items]), torch.tensor([int(y) for _, y in items])
 def in_floats(items, pad=0):
-    xb, yb = pad_collate(items, pad)
+    xb, yb = collate_padded(items, pad)
     return xb.float(), yb
 def lists(items, pad=0):
-    xb, yb = pad_collate(items, pad)
+    xb, yb = collate_padded(items, pad)
     return xb, yb.tolist()
-def only_ids(items, pad=0): return pad_collate(items, pad)[0]
+def only_ids(items, pad=0): return collate_padded(items, pad)[0]
 def always_int64(items, pad=0):
-    xb, yb = pad_collate(items, pad)
+    xb, yb = collate_padded(items, pad)
     return xb.long(), yb
 def columns(items, pad=0):
-    xb, yb = pad_collate(items, pad)
+    xb, yb = collate_padded(items, pad)
     return xb.t(), yb
 def fixed_width(items, pad=0):
-    xb, yb = pad_collate(items, pad)
+    xb, yb = collate_padded(items, pad)
     return F.pad(xb, (0, 10 - xb.shape[1]), value=pad), yb
 
 
@@ -164,7 +164,7 @@ def by_remainder(groups, k, seed=0):
     return [((~m).nonzero()[:, 0], m.nonzero()[:, 0]) for m in masks]
 
 
-right = {'04.1': log_sigmoid, '04.2': pad_collate, '04.3': SGDMomentum, '04.4': StratifiedBatches, '04.5': grouped_folds}
+right = {'04.1': log_sigmoid, '04.2': collate_padded, '04.3': SGDMomentum, '04.4': StratifiedBatches, '04.5': grouped_folds}
 wrong = {
     '04.1': {'large numbers: infinite at 1 of 4 places at [0]': (as_the_words_say, overflows), 'their gradients: the gradient: NaN': bad_gradient, '0 itself: the gradient: the values differ': one_at_zero,
              'ordinary numbers: the gradient is missing': cut_off, 'ordinary numbers: the values differ': minus, 'three axes: shape (6,) instead of (2, 1, 3)': flat},

@@ -901,7 +901,7 @@ def label_with(
         ys = one_each([_plain(y) for y in labels(il)], il, 'labels')
         for o, y in zip(il.items, ys):
             if y is None or isinstance(y, str) and not y and not isinstance(proc_y, MultiCategoryProcessor):
-                raise ValueError(f'{o} has no label; give it one, or leave the item out.')
+                raise ValueError(f'{str(o)[:200]} has no label; give it one, or leave the item out.')
         return ys
     train_labels = labels_of(sd.train)
     if proc_y is None: proc_y = default_processor(train_labels[0])

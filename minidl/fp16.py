@@ -45,7 +45,8 @@ def gap(
     return torch.where(exponent < 2**n_exp - 1, distance, math.nan)
 
 # %% ../nbs/09b_fp16.ipynb #cell-51
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm, LayerNorm, RunningBatchNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,   # all kinds of norm layers
+         BatchNorm, LayerNorm, RunningBatchNorm)
 
 def bn_to_float(
     model:nn.Module,   # changed in place

@@ -24,7 +24,7 @@ class AdaptiveConcatPool2d(nn.Module):
     "Maximum and mean of each channel over all places, side by side: (bs, nf, h, w) -> (bs, 2*nf, 1, 1)."
     def forward(self, x): return torch.cat([F.adaptive_max_pool2d(x, 1), F.adaptive_avg_pool2d(x, 1)], 1)
 
-POOLS = nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AdaptiveConcatPool2d
+POOLS = nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AdaptiveConcatPool2d   # what a head may begin with
 
 def cut_point(
     model:nn.Module,   # an `nn.Sequential`, such as an `XResNet`, or a body and a head
@@ -159,7 +159,7 @@ class KeepNormStats(Callback):
             for m in self.layers: m.eval()
 
 # %% ../nbs/10a_transfer_learning.ipynb #cell-34
-FREE = (nn.Linear, *NORMS)
+FREE = (nn.Linear, *NORMS)   # what `set_grad` never freezes
 
 def set_grad(
     module:nn.Module,   # the body: the new head should never be frozen

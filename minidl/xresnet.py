@@ -216,9 +216,15 @@ class Interpretation:
         "The highest losses and the indices of their items."
         return self.losses.topk(min(k, len(self.losses)))
 
-    def plot_confusion_matrix(self, **kwargs): return _plot_matrix(self.confusion_matrix(), self.vocab, **kwargs)
-    def plot_class_accuracy(self): return _plot_bars(self.class_accuracy())
-    def plot_top_losses(self, k=8, **kwargs): return _plot_items(self, self.top_losses(k)[1].tolist(), **kwargs)
+    def plot_confusion_matrix(self, **kwargs):
+        "Draw the confusion matrix, rows shaded by the share of their class; `figsize` in inches."
+        return _plot_matrix(self.confusion_matrix(), self.vocab, **kwargs)
+    def plot_class_accuracy(self):
+        "Draw the share recognized of each class as bars, the best on top."
+        return _plot_bars(self.class_accuracy())
+    def plot_top_losses(self, k=8, **kwargs):
+        "Show the `k` items with the highest losses, with truth and prediction; `ncols` in a row, `size` in inches."
+        return _plot_items(self, self.top_losses(k)[1].tolist(), **kwargs)
 
 # %% ../nbs/10_xresnet.ipynb #cell-71
 def _plot_matrix(matrix, vocab, figsize=None):

@@ -10,7 +10,7 @@ import torch
 import minidl
 
 sys.path.insert(0, str(Path(__file__).parent))
-PARTS = ['learner', 'optim', 'images']
+PARTS = ['learner', 'optim', 'images', 'text']
 
 
 def machine():

@@ -23,3 +23,6 @@ from .fp16 import *
 from .xresnet import *
 from .transfer import *
 from .scale import *
+from .text import *
+from .awd_lstm import *
+from .ulmfit import *

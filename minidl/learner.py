@@ -14,8 +14,8 @@ __all__ = ['EVENTS', 'REGISTRY', 'CancelBatch', 'CancelBackward', 'CancelStep', 
 
 # %% ../nbs/05_learner.ipynb #cell-2
 import copy, csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time
-import warnings, weakref
-from contextlib import ExitStack, contextmanager
+import warnings, weakref, zipfile, zlib
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -241,7 +241,7 @@ def _as_metric(m):
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
-    part = path.with_name(f"{path.name}{os.environ.get('RANK', '')}.part")   # torchrun's processes may write at once
+    part = path.with_name(f"{path.name}.{os.environ.get('RANK', '')}-{os.getpid()}.part")   # others may write at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try: write(part)
@@ -263,8 +263,17 @@ def _own(t):
 
 def _place(t): return (t.device, t.data_ptr(), tuple(t.shape), t.stride(), t.dtype) if t.numel() else id(t)
 
+def _sum(tensors, text):
+    "Check sum of tensors, their names, kinds and shapes, and a text."
+    total = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        total = zlib.crc32(f'{name} {t.dtype} {list(t.shape)}'.encode(), total)
+        total = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), total)
+    return str(total)
+
 def write_tensors(path, tensors, info=None):   # tensors: name -> tensor; info: JSON types
-    "Write a safetensors file with `info` and the names of shared tensors as JSON in its header."
+    "Write a safetensors file with `info`, the names of shared tensors and a check sum in its header."
     from safetensors.torch import save_file
     if strange := [k for k, v in tensors.items() if not isinstance(v, Tensor)]:
         raise TypeError(f"{', '.join(strange)}: not a tensor, so it cannot be saved as safetensors. Keep it as a "
@@ -273,17 +282,22 @@ def write_tensors(path, tensors, info=None):   # tensors: name -> tensor; info: 
     for name, t in tensors.items():
         if (kept := first.setdefault(_place(t), name)) != name: aliases[name] = kept
     kept = {n: _own(t) for n, t in tensors.items() if n not in aliases}
-    header = {'minidl': json.dumps({'aliases': aliases, 'info': info})}
-    return write_atomic(path, lambda p: save_file(kept, p, header))
+    text = json.dumps({'aliases': aliases, 'info': info})
+    return write_atomic(path, lambda p: save_file(kept, p, {'minidl': text, 'sum': _sum(kept, text)}))
 
 def read_tensors(path):
-    "`(tensors, info)` of a safetensors file, shared tensors under all their names."
+    """`(tensors, info)` of a safetensors file, shared tensors under all their names. Raises `FileNotFoundError`, and
+    `ValueError` for a file that is damaged or of another kind."""
     from safetensors import SafetensorError, safe_open
+    if Path(path).is_dir(): raise ValueError(f'{path} is a folder, not a safetensors file.')
     try:
         with safe_open(path, 'pt') as f:
             tensors, header = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
-        extra = json.loads(header.get('minidl', '{}'))
-    except (SafetensorError, json.JSONDecodeError) as e:
+        text = header.get('minidl', '{}')
+        if 'sum' in header and header['sum'] != _sum(tensors, text):
+            raise ValueError('it is not what its check sum says')
+        extra = json.loads(text)
+    except (SafetensorError, ValueError) as e:
         raise ValueError(f'{path} is no whole safetensors file ({e}).') from None
     return tensors | {a: tensors[n] for a, n in extra.get('aliases', {}).items()}, extra.get('info')
 
@@ -346,7 +360,24 @@ def _plain(o):
 
 def _checkpoints(folder):
     "The checkpoints in a folder, the newest last (by time: an earlier fit may have left later epochs)."
-    return sorted(Path(folder).glob('*.ckpt'), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    def age(p):
+        try: return p.stat().st_mtime_ns, p.name
+        except FileNotFoundError: return 0, p.name      # another run has removed it meanwhile
+    return sorted(Path(folder).glob('*.ckpt'), key=age)
+
+def _read_torch(path):
+    """What `torch.save` wrote. Raises `FileNotFoundError`, and `ValueError` for what is damaged or would have to run code
+    to be read."""
+    try:
+        with open(path, 'rb') as f: is_zip = f.read(4) == b'PK\x03\x04'
+        if is_zip:                      # torch does not look at the check sums in it
+            with zipfile.ZipFile(path) as z:
+                if bad := z.testzip(): raise ValueError(bad)
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError: raise
+    except Exception:   # of many types; some advise to run the file's code, which we do not pass on
+        raise ValueError(f'{path} is damaged, or holds more than tensors and plain types: to read it would mean to run '
+                         'code from it.') from None
 
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
@@ -358,11 +389,8 @@ def read_checkpoint(
         found = _checkpoints(path)
         if not found: raise FileNotFoundError(f'{path} holds no checkpoint (*.ckpt). Start without resume.')
         path = found[-1]
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
+    try: state = _read_torch(path)
     except FileNotFoundError: raise FileNotFoundError(f'There is no checkpoint {path}. Start without resume.') from None
-    except Exception as e:   # a cut-off zip, a pickle with code: torch raises many types
-        raise ValueError(f'{path} is damaged or no checkpoint of tensors and plain types: '
-                         f'{str(e).split(chr(10))[0] or type(e).__name__}') from None
     if not isinstance(state, dict) or state.get('format') != 1:
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
     return state
@@ -1439,7 +1467,11 @@ class Checkpoint(Monitor):
         if keep < 1: raise ValueError(f'keep is at least 1, not {keep}.')
         self.path, self.every, self.keep, self.due = Path(path), every, keep, False
 
-    def before_fit(self, learn): self.best, self.due = None, False
+    def before_fit(self, learn):
+        self.best, self.due = None, False
+        for left in self.path.glob('*.part'):   # by a process that was killed, unless one is writing it right now
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > 3600: left.unlink()
     def after_validate(self, learn):   # here EMA's averages are still in place
         if not self.monitor or not learn.fitting: return
         row = recorder_of(learn).row
@@ -1456,4 +1488,4 @@ class Checkpoint(Monitor):
     def write(self, learn, epoch, batch):
         self.due = False
         learn.checkpoint(self.path/f'e{epoch:05d}_b{batch:08d}.ckpt', epoch, batch)
-        for old in _checkpoints(self.path)[:-self.keep]: old.unlink()
+        for old in _checkpoints(self.path)[:-self.keep]: old.unlink(missing_ok=True)

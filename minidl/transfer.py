@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .learner import (EVENTS, REGISTRY, Callback, Learner, first_tensor, read_tensors, register, split_params)
+from .learner import (EVENTS, REGISTRY, Callback, Learner, _read_torch, first_tensor, read_tensors, register,
+                            split_params)
 from .fp16 import NORMS
 from .schedule import fit_one_cycle
 
@@ -245,11 +246,7 @@ def read_weights(
     `ValueError` for a file that is damaged, holds anything but tensors, or would have to run code."""
     with open(path, 'rb') as f: start = f.read(9)
     if start[8:] == b'{': weights = read_tensors(path)[0]   # eight bytes of length, then JSON: safetensors
-    else:
-        try: weights = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception:   # of many types; some advise to run the file's code, which we do not pass on
-            raise ValueError(f'{path} is damaged, or holds more than tensors and plain types. To read it would mean to '
-                             'run code from it; ask for a safetensors file.') from None
+    else: weights = _read_torch(path)
     for name in ('state_dict', 'model', 'state_dict_ema', 'model_ema'):
         if isinstance(weights, dict) and isinstance(weights.get(name), dict):
             weights = weights[name]

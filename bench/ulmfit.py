@@ -3,9 +3,10 @@
     MINIDL_DATA=../shared/data .venv/bin/python bench/ulmfit.py [--seeds 2] [--one-lm] [--size cpu|full|tiny] [--out FOLDER]
 
 Pretrains on the wikitext files, fine-tunes on all imdb texts (a random tenth held out; labels are not looked at), trains the
-classifier on the labeled ones, and the same net without pretraining. Prints perplexities, minutes of each stage, accuracy on
-the test reviews for each seed, and TF-IDF with logistic regression beside (that one needs scikit-learn). What a stage made
-is kept in FOLDER: run the command again, and it goes on after the last stage that was done.
+classifier on the labeled ones, and the same net without pretraining, for as many epochs and for twice as many. Prints
+perplexities, minutes of each stage, accuracy on the test reviews for each seed, and TF-IDF with logistic regression beside
+(that one needs scikit-learn). What a stage made is kept in FOLDER: run the command again, and it goes on after the last
+stage that was done.
 """
 import argparse
 import ctypes
@@ -33,8 +34,8 @@ RECIPES = dict(
               wiki=dict(bs=64, bptt=70, epochs=1, lr=1e-2), reviews=dict(bs=64, bptt=70, epochs=1, lr=(5e-3, 1e-2)),
               bs=64, max_len=140, drop=0.3, stages=[(1, 1e-2), (1, 1e-2)], div=1.3),
     cpu=dict(sizes=dict(emb_sz=200, n_hid=400, n_layers=2), max_vocab=10000, lm_drop=0.2,
-             wiki=dict(bs=32, bptt=70, epochs=2, lr=5e-3), reviews=dict(bs=64, bptt=70, epochs=4, lr=(3e-3, 5e-3)),
-             bs=32, max_len=420, drop=0.3, stages=[(1, 1e-2), (1, 6e-3), (4, 3e-3)], div=1.3),
+             wiki=dict(bs=32, bptt=70, epochs=2, lr=5e-3), reviews=dict(bs=64, bptt=70, epochs=3, lr=(3e-3, 5e-3)),
+             bs=32, max_len=420, drop=0.3, stages=[(1, 1e-2), (2, 4e-3)], div=1.3),
     full=dict(sizes=dict(emb_sz=400, n_hid=1152, n_layers=3), max_vocab=60000, lm_drop=1.,
               wiki=dict(bs=64, bptt=70, epochs=20, lr=3e-3), reviews=dict(bs=64, bptt=70, epochs=12, lr=(1e-3, 4e-3)),
               bs=64, max_len=1400, drop=1., stages=[(1, 2e-2), (1, 1e-2), (1, 5e-3), (6, 2e-3)], div=2.6))
@@ -61,7 +62,7 @@ class Stages:
                                    cpu_minutes=(time.process_time() - cpu)/60)
             self.file.write_text(json.dumps(self.done, indent=1))
         stage = self.done[name]
-        print(f"{name:28} {stage['minutes']:6.1f} minutes ({stage['cpu_minutes']:.1f} of a core)   {stage['result']}", flush=True)
+        print(f"{name:36} {stage['minutes']:6.1f} minutes ({stage['cpu_minutes']:.1f} of a core)   {stage['result']}", flush=True)
         return stage
 
 
@@ -81,7 +82,7 @@ def train_lm(dls, recipe, how, seed, file, pretrained=None):
     return 'perplexity ' + ' '.join(f"{row['perplexity']:.1f}" for row in learn.recorder.values)
 
 
-def train_classifier(sd, proc_x, recipe, seed, encoder=None):
+def train_classifier(sd, proc_x, recipe, seed, encoder=None, times=1):   # times: as many epochs, from scratch
     dls = label_by_func(sd, parent_labeler, proc_x=proc_x).to_dls(recipe['bs'], seed=seed)
     set_seed(seed)
     config = (None if encoder else recipe['sizes']) or {}
@@ -89,7 +90,7 @@ def train_classifier(sd, proc_x, recipe, seed, encoder=None):
                                     progress=False)
     if encoder: rows = unfreeze_gradually(learn, recipe['stages'], recipe['div'])
     else:
-        fit_one_cycle(learn, sum(n for n, _ in recipe['stages']), recipe['stages'][-1][1])
+        fit_one_cycle(learn, times*sum(n for n, _ in recipe['stages']), recipe['stages'][-1][1])
         rows = [learn.recorder.values[-1]]
     return [round(float(row['accuracy']), 4) for row in rows]
 
@@ -129,11 +130,11 @@ def main():
     numericalizer = Numericalizer(max_vocab=recipe['max_vocab'])
     review_lists = label_for_lm(SplitData.split_random(TextList.from_files(imdb_path), 0.1), [tokenizer, numericalizer])
     tokenizer.close()
-    print(f'{"tokens (or their cache)":28} {(time.perf_counter() - began)/60:6.1f} minutes   '
+    print(f'{"tokens (or their cache)":36} {(time.perf_counter() - began)/60:6.1f} minutes   '
           f'{len(wiki_lists.train.x.items.flat):,} and {len(review_lists.train.x.items.flat):,} to learn from')
     labeled = SplitData.split_by_func(TextList.from_files(imdb_path, include=['train', 'test']),
                                       lambda o: o.parent.parent.name == 'test')
-    pairs = []
+    rows = []
     for seed in range(args.seeds):
         lm_seed = 0 if args.one_lm else seed
         files = {name: folder/f'{name}_{lm_seed}.safetensors' for name in ('wiki', 'reviews')}
@@ -142,10 +143,12 @@ def main():
             stage(f'{name}, seed {lm_seed}', lambda: train_lm(lists.to_dls(how['bs'], how['bptt'], seed=lm_seed), recipe, how,
                                                               lm_seed, files[name], pretrained))
         classify = partial(train_classifier, labeled, [tokenizer, numericalizer], recipe, seed)
-        pairs.append([stage(f'{name}, seed {seed}', lambda: classify(encoder))['result'][-1]
-                      for name, encoder in (('classifier', files['reviews']), ('without pretraining', None))])
-    pairs = np.array(pairs)
-    print(f'\npretrained {pairs[:, 0]}, without {pairs[:, 1]}; means {pairs.mean(0).round(4)}')
+        contestants = ('classifier', files['reviews'], 1), ('from scratch', None, 1), ('from scratch, twice as long', None, 2)
+        rows.append([stage(f'{name}, seed {seed}', lambda: classify(encoder, times))['result'][-1]
+                     for name, encoder, times in contestants])
+    rows = np.array(rows)
+    print(f'\npretrained {rows[:, 0]}, from scratch {rows[:, 1]}, with twice the epochs {rows[:, 2]}; '
+          f'means {rows.mean(0).round(4)}')
     try: print('TF-IDF with logistic regression, words / words and pairs:', *tfidf(labeled))
     except ImportError: print('(scikit-learn is not installed: no TF-IDF beside)')
     if is_sample(): print('These are the samples. MINIDL_DATA=<folder> takes real data.')

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from copy import copy
 from dataclasses import dataclass
 from importlib import metadata
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,10 @@ def _start_worker(tok):
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
+def _end_pool(pool):
+    "End the workers, and wait for it unless it is the pool's own thread that came here by garbage collection."
+    pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
+
 def _work(items): return _tokenize(_own, items)
 
 def _with_bar(results, n):
@@ -360,7 +365,11 @@ class Tokenizer:
         return tokens
 
     def _in_workers(self, jobs):
-        if self._pool is None: self._pool = ProcessPoolExecutor(self.n_workers, None, _start_worker, [copy(self)])
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.n_workers, None, _start_worker, [copy(self)])
+            # a multiprocessing.Process waits at its end for its children; before that (and before it closes their queues,
+            # at priority 10) they must have been told to end
+            Finalize(self, _end_pool, [self._pool], exitpriority=100)
         try: yield from self._pool.map(_work, jobs)     # in the order of the jobs
         except BrokenProcessPool:
             self.close()
@@ -377,7 +386,7 @@ class Tokenizer:
 
     def close(self):
         "End the workers; a later call starts new ones."
-        if self._pool is not None: self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None: _end_pool(self._pool)
         self._pool = None
 
     def __getstate__(self): return self.__dict__ | dict(_pool=None, _words={}, _made_for=None)   # workers of its own

@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_MODULES = {'__init__', '_modidx', 'all'}
 ON_LANDING = ('Two commands', 'In a notebook of your own')   # sections of the README; the others make the guide
 LEFT_OUT = ('The chapters', 'License')                       # the landing page has a table of its own
-PAGES = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog', 'bench/RESULTS.md': 'results'}   # if there
+PAGES = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog', 'docs/faults.md': 'faults',
+         'bench/RESULTS.md': 'results'}   # if there
 
 
 # ---- code as text: what a module defines

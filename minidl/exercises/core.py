@@ -140,7 +140,7 @@ def _differs(got, want, tol):
                 if not got.ndim: return f'the value is {name}'
                 return f'{name} at {n} of {got.numel()} places{_place(test(got) & ~test(want))}'
         bad = ~torch.isclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
-        size = (got - want).abs().nan_to_num(math.inf)
+        size = torch.where(bad, (got - want).abs().nan_to_num(math.inf), 0.)
     if not bad.any(): return None
     if got.ndim == 0: return 'the value is not right' + (f', off by {size:.2g}' if size is not None else '')
     places = f'the values differ at {bad.sum()} of {got.numel()} places'

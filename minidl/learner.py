@@ -366,8 +366,8 @@ def _checkpoints(folder):
     return sorted(Path(folder).glob('*.ckpt'), key=age)
 
 def _read_torch(path):
-    """What `torch.save` wrote. Raises `FileNotFoundError`, and `ValueError` for what is damaged or would have to run code
-    to be read."""
+    """What `torch.save` wrote. Raises `FileNotFoundError`, and `ValueError` for what is damaged or would have to run
+    code to be read."""
     try:
         with open(path, 'rb') as f: is_zip = f.read(4) == b'PK\x03\x04'
         if is_zip:                      # torch does not look at the check sums in it

@@ -367,8 +367,8 @@ class Tokenizer:
     def _in_workers(self, jobs):
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self.n_workers, None, _start_worker, [copy(self)])
-            # a multiprocessing.Process waits at its end for its children; before that (and before it closes their queues,
-            # at priority 10) they must have been told to end
+            # a multiprocessing.Process waits at its end for its children; before that (and before it closes their
+            # queues, at priority 10) they must have been told to end
             Finalize(self, _end_pool, [self._pool], exitpriority=100)
         try: yield from self._pool.map(_work, jobs)     # in the order of the jobs
         except BrokenProcessPool:

@@ -106,7 +106,7 @@ def check_wheel(path, files):
 
 def check_example(python, folder, readme):
     "The README's example, word for word, in an empty folder; deprecated things that it touches are errors."
-    code = re.search(r'```python\n(.*?)```', readme, re.S)[1]
+    code = re.search(r'## In a notebook of your own.*?```python\n(.*?)```', readme, re.S)[1]
     code += '\nimport sys, minidl; print("FROM", minidl.__file__, "PREFIX", sys.prefix)\n'
     (folder/'example.py').write_text(code, encoding='utf-8')
     out = run(python, '-W', 'error::DeprecationWarning', '-W', 'error::FutureWarning', 'example.py', cwd=folder,

@@ -32,13 +32,14 @@ export: $(STAMP)    ## write minidl/ from nbs/ and clean the notebooks
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 
-bench: $(STAMP)    ## speed against plain PyTorch, and against torchvision if there is a .venv-bench
+bench: $(STAMP)    ## speed against plain PyTorch, and against other libraries if there is a .venv-bench
 	$(or $(wildcard .venv-bench/bin/python),$(BIN)/python) bench/run.py
 
+# The peers want versions of their own of some things, so only torch is held; pip stops where one asks for another torch.
 peers:    ## .venv-bench: an environment for the bench, with the libraries of bench/peers.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install -q -c constraints.txt torch -e .
-	.venv-bench/bin/python -m pip install -q --no-deps -r bench/peers.txt
+	.venv-bench/bin/python -m pip install -q -c constraints.txt -e '.[text]'
+	.venv-bench/bin/python -m pip install -q "$$(grep '^torch==' constraints.txt)" -r bench/peers.txt
 
 docs: $(DOCS_STAMP)    ## the website, built from the notebooks into _docs/
 	$(BIN)/python tools/build_docs.py

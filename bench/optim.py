@@ -2,7 +2,8 @@
 
 Short rounds of all contestants take turns, and the median of their paired ratios is what counts: a busy machine slows
 all of them. The composed steppers also run under `torch.compile` (which needs a C++ compiler), with hyperparameters in
-tensors so that a schedule compiles nothing anew. PyTorch's handwritten kernel (`fused=True`) is there for reference.
+tensors so that a schedule compiles nothing anew. PyTorch's handwritten kernel (`fused=True`) is there for reference,
+and fastai's AdamW where it is installed.
 
 A line tells how many page faults torch's default had in a step. Where its temporaries are fresh memory they are
 thousands, and cost it as much as the arithmetic; where the process keeps the memory there are none, and the ratio is
@@ -16,6 +17,7 @@ import time
 import torch
 from torch import nn
 
+import peers
 from minidl.optim import (AdamW, StatefulOptimizer, adam_ratio, average_grad, average_sqr_grad, decay_weights, hypers,
                           sgd_step)
 
@@ -68,7 +70,8 @@ def check(opts, n=3):
         for _ in range(n): opt.step()
     want = opts['torch default'].param_groups[0]['params']
     for name, opt in opts.items():
-        ps = opt.ps if name == 'compiled' else opt.param_groups[0]['params']
+        if name == 'compiled': ps = opt.ps
+        else: ps = opt.param_lists[0] if name == 'fastai' else opt.param_groups[0]['params']
         for p, q in zip(ps, want): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=lambda m: f'{name}: {m}')
 
 
@@ -85,6 +88,8 @@ def ratios(n_threads, rounds, compiled):
     opts = {'torch default': torch.optim.AdamW(get_params()), 'composed': AdamW(get_params()),
             'torch fused': torch.optim.AdamW(get_params(), fused=True)}
     if compiled: opts['compiled'] = CompiledAdamW(get_params())
+    theirs = peers.fastai_adamw(get_params())
+    if theirs: opts['fastai'] = theirs
     check(opts)
     times, faults, names = {name: [] for name in opts}, [], list(opts)
     for i in range(rounds):

@@ -331,8 +331,8 @@ def _result(ex, state, detail='', passed=()):
 @contextmanager
 def _as_it_was():
     "Random states, default dtype, device and grad mode are fixed inside, and afterwards as they were."
-    np_random, learner = sys.modules.get('numpy.random'), sys.modules.get('minidl.learner')
-    registered = dict(learner.REGISTRY) if learner else {}   # what a notebook registered, its module must not replace
+    np_random, learner, loaded = sys.modules.get('numpy.random'), sys.modules.get('minidl.learner'), set(sys.modules)
+    registered = dict(learner.REGISTRY) if learner else {}
     py, np_state, dtype = random.getstate(), np_random and np_random.get_state(), torch.get_default_dtype()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
@@ -345,7 +345,11 @@ def _as_it_was():
             if np_random: np_random.seed(0)
             yield
     finally:
-        if learner: learner.REGISTRY.update(registered)
+        if learner:                         # in place of a notebook's own classes there are those of its module now
+            learner.REGISTRY.clear()
+            learner.REGISTRY.update(registered)
+        for name in set(sys.modules) - loaded:      # so whoever imports that module himself registers them again
+            if name.startswith('minidl.') and not name.startswith('minidl.exercises'): del sys.modules[name]
         torch.set_default_dtype(dtype)
         random.setstate(py)
         if np_random: np_random.set_state(np_state)

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import traceback
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ def _main(pipe, env, f, args):
     os.environ.update(env)
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # whoever starts the tests in the background ignores it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try: pipe.send(('done', f(pipe, *args)))
     except pytest.skip.Exception as e: pipe.send(('skipped', str(e)))
@@ -145,7 +147,7 @@ def read_only(folder):
 # ---- learners and texts
 
 @register
-def small_net(n_hidden=8):
+def net_of_faults(n_hidden=8):
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(4, n_hidden), nn.ReLU(), nn.Linear(n_hidden, 3))
 
@@ -157,7 +159,7 @@ def small_learner(*cbs, n=18, bs=4, model=None, **kw):
     "5 batches to train on, 2 to validate on; it prints nothing."
     dls = get_dls(samples(n), samples(10, 1), bs=bs)
     kw = dict(loss_func=F.cross_entropy, lr=0.05, cbs=[Recorder(), *cbs], default_cbs=False) | kw
-    return Learner(small_net() if model is None else model, dls, **kw)
+    return Learner(net_of_faults() if model is None else model, dls, **kw)
 
 LONG = ['A rather long text, again. '*40 + f'Number {i}' for i in range(300)]     # enough to be kept in the cache
 

@@ -13,7 +13,7 @@ import zlib
 import pytest
 import torch
 
-from faults_common import language_model, plain_tokens, small_learner, small_net
+from faults_common import language_model, plain_tokens, small_learner, net_of_faults
 from minidl.data import ImageList, verify_images
 from minidl.datasets import extract, get_data, read_idx
 from minidl.learner import Checkpoint, load_learner, read_checkpoint, read_tensors, write_tensors
@@ -37,7 +37,7 @@ def write_checkpoint(path):
 def weights(learn): return learn.model.state_dict()
 
 def pretrained(path):
-    model = small_net()
+    model = net_of_faults()
     load_pretrained(model, path)
     return model.state_dict()
 
@@ -46,8 +46,8 @@ FILES = dict(
     resume=(write_checkpoint, lambda p: weights(small_learner(Checkpoint(p.parent/'c')).fit(resume=p))),
     save=(lambda p: small_learner().save(p), lambda p: weights(small_learner().load(p))),
     export=(lambda p: small_learner().export(p), lambda p: weights(load_learner(p))),
-    weights=(lambda p: torch.save(small_net().state_dict(), p), read_weights),
-    pretrained=(lambda p: write_tensors(p, small_net().state_dict()), pretrained),
+    weights=(lambda p: torch.save(net_of_faults().state_dict(), p), read_weights),
+    pretrained=(lambda p: write_tensors(p, net_of_faults().state_dict()), pretrained),
     encoder=(lambda p: save_encoder(p, lm()), read_encoder),
     lm_learner=(lambda p: save_encoder(p, lm()), lambda p: load_encoder(lm().model, p, lm().dls.vocab)))
 
@@ -105,7 +105,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(name, file):
 
 def test_files_without_a_check_sum_are_read(file):
     from safetensors.torch import save_file
-    state = small_net().state_dict()
+    state = net_of_faults().state_dict()
     save_file(state, file, {'minidl': json.dumps({'aliases': {'again': '0.bias'}, 'info': [1]})})
     tensors, info = read_tensors(file)
     assert info == [1] and torch.equal(tensors.pop('again'), state['0.bias']) and same(dict(sorted(tensors.items())), dict(sorted(state.items())))
@@ -165,7 +165,7 @@ def plain_pickle(o, path): path.write_bytes(pickle.dumps(o))
 def pickle_protocol_0(o, path): path.write_bytes(pickle.dumps(o, protocol=0))
 
 READERS = {name: read for name, (_, read) in FILES.items()} | dict(
-    load_with_opt=lambda p: small_learner().load(p, with_opt=True), load_learner_with_model=lambda p: load_learner(p, model=small_net()),
+    load_with_opt=lambda p: small_learner().load(p, with_opt=True), load_learner_with_model=lambda p: load_learner(p, model=net_of_faults()),
     read_tensors=read_tensors, classifier=lambda p: text_classifier_learner(lm_like_classifier(), encoder=p))
 
 def lm_like_classifier():
@@ -181,7 +181,7 @@ def lm_like_classifier():
 @pytest.mark.parametrize('reader', READERS)
 def test_a_pickle_with_a_payload_is_refused_and_does_not_run(reader, write, file):
     payload = Payload(str(file.parent/'it ran'))
-    for o in payload, {'format': 1, 'model': small_net().state_dict(), 'cbs': payload}, {'0.weight': payload}:
+    for o in payload, {'format': 1, 'model': net_of_faults().state_dict(), 'cbs': payload}, {'0.weight': payload}:
         write(o, file)
         refused(READERS[reader], file)
     assert os.listdir(file.parent) == ['the_file']
@@ -198,8 +198,8 @@ def test_the_payload_would_run_where_pickles_are_trusted(tmp_path):
 def test_a_function_that_is_not_registered_cannot_be_called_by_a_file(file):
     for kind in 'model', 'pipe':
         spec = dict(name='os.mkdir', args=[str(file.parent/'it ran')], kwargs={})
-        good = dict(name='small_net', args=[], kwargs={})
-        write_tensors(file, small_net().state_dict(), dict(model=good, pipe=None) | {kind: spec})
+        good = dict(name='net_of_faults', args=[], kwargs={})
+        write_tensors(file, net_of_faults().state_dict(), dict(model=good, pipe=None) | {kind: spec})
         with pytest.raises(ValueError, match="the_file needs 'os.mkdir', which is not registered"): load_learner(file)
     assert os.listdir(file.parent) == ['the_file']
 

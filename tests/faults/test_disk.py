@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from faults_common import (LONG, POSIX, contents, full, in_child, language_model, no_file_over, own_mounts, plain_tokens, read_only,
-                           small_disk, small_learner, small_net)
+                           small_disk, small_learner, net_of_faults)
 from minidl.datasets import download, get_data
 from minidl.learner import Checkpoint
 from minidl.ulmfit import save_encoder
@@ -15,11 +15,11 @@ from test_datasets import BLOB, MD5, Server, tgz
 # each writes a large file into a folder: (folder, changed) -> None, other bytes if `changed`
 
 def big(changed):
-    learn = small_learner(model=small_net(4000))
+    learn = small_learner(model=net_of_faults(4000))
     for p in learn.model.parameters(): p.data += changed
     return learn
 
-def checkpoint(folder, changed): small_learner(Checkpoint(folder, every=1), model=small_net(4000)).fit(2 + changed)
+def checkpoint(folder, changed): small_learner(Checkpoint(folder, every=1), model=net_of_faults(4000)).fit(2 + changed)
 def save(folder, changed): big(changed).save(folder/'m.safetensors')
 def export(folder, changed): big(changed).export(folder/'e.safetensors')
 def encoder(folder, changed):

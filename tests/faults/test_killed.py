@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
-from faults_common import LONG, POSIX, PATIENCE, Child, contents, in_child, small_learner, small_net
+from faults_common import LONG, POSIX, PATIENCE, Child, contents, in_child, small_learner, net_of_faults
 from minidl import datasets
 from minidl.data import register_tfm
 from minidl.datasets import Source, download, get_data
@@ -97,17 +97,17 @@ def test_a_run_killed_from_outside_again_and_again_ends_with_the_same_bits(tmp_p
     in_child(go_on, tmp_path, 8)
 
 def save_until_killed(pipe, path, moment, n_bytes):
-    learn = small_learner(model=small_net(2000))
+    learn = small_learner(model=net_of_faults(2000))
     arm(moment, n_bytes)
     learn.save(path)
 
 @pytest.mark.parametrize('moment, n_bytes', [('in the midst of the file', 20_000), ('before the rename', 0)])
 def test_a_process_killed_while_it_saves_leaves_the_old_weights(moment, n_bytes, tmp_path):
-    old = small_learner(model=small_net(2000))
+    old = small_learner(model=net_of_faults(2000))
     for p in old.model.parameters(): p.data += 1
     old.save(tmp_path/'m.safetensors')
     with Child(save_until_killed, tmp_path/'m.safetensors', moment, n_bytes) as child: child.killed_by()
-    assert_same_weights(small_learner(model=small_net(2000)).load(tmp_path/'m.safetensors'), old)
+    assert_same_weights(small_learner(model=net_of_faults(2000)).load(tmp_path/'m.safetensors'), old)
 
 
 # ---- downloads
@@ -239,7 +239,7 @@ def interrupted_fit(pipe, num_workers):
         def after_fit(self, learn): ended.append(learn.epoch)
     g = torch.Generator().manual_seed(0)
     ds = Slow(torch.randn(24, 4, generator=g), torch.randint(0, 3, (24,), generator=g))
-    learn = Learner(small_net(), get_dls(ds, bs=4, num_workers=num_workers), F.cross_entropy, cbs=[Recorder(), Tell()], default_cbs=False)
+    learn = Learner(net_of_faults(), get_dls(ds, bs=4, num_workers=num_workers), F.cross_entropy, cbs=[Recorder(), Tell()], default_cbs=False)
     try: learn.fit(2)
     except KeyboardInterrupt as e: notes = e.__notes__
     assert notes == ['in training, epoch 0, batch 1'] and ended == [0] and not learn.fitting and learn.xb is None

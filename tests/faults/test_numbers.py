@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from faults_common import POSIX, in_child, samples, small_net
+from faults_common import POSIX, in_child, samples, net_of_faults
 from minidl.learner import Callback, Checkpoint, EarlyStopping, GradientClip, Learner, Recorder, TerminateOnNaN
 from minidl.norm import BatchNorm
 from minidl.training import DataLoaders, get_dls
@@ -26,7 +26,7 @@ def regression(value, where, n=20, cbs=()):
     x, y = torch.randn(n, 4, generator=g), torch.randn(n, 3, generator=g)
     dict(input=x, target=y)[where][9, 1] = value
     train, valid = ([(a, b) for a, b in zip(x.split(4), y.split(4))] for _ in range(2))
-    return Learner(small_net(), DataLoaders(train, valid[:2]), F.mse_loss, torch.optim.SGD, lr=0.01, cbs=[Recorder(), *cbs], default_cbs=False)
+    return Learner(net_of_faults(), DataLoaders(train, valid[:2]), F.mse_loss, torch.optim.SGD, lr=0.01, cbs=[Recorder(), *cbs], default_cbs=False)
 
 @pytest.mark.parametrize('value', BAD)
 @pytest.mark.parametrize('where', ['input', 'target'])
@@ -51,7 +51,7 @@ def test_clipping_does_not_hide_an_infinite_gradient():
 def classes(targets, **kw):
     x = torch.randn(len(targets), 4, generator=torch.Generator().manual_seed(0))
     batches = list(zip(x.split(4), torch.tensor(targets).split(4)))
-    return Learner(small_net(), DataLoaders(batches, batches[:1]), F.cross_entropy, progress=False, device='cpu', **kw)
+    return Learner(net_of_faults(), DataLoaders(batches, batches[:1]), F.cross_entropy, progress=False, device='cpu', **kw)
 
 @pytest.mark.parametrize('bad', [3, -1, 100])
 def test_a_target_out_of_range_in_the_first_batch_is_a_sentence(bad):
@@ -72,16 +72,16 @@ def test_a_data_set_of_nothing_is_a_sentence_everywhere():
         with pytest.raises(ValueError, match=f'The {which} data set is empty'): get_dls(train, valid)
     for dls in DataLoaders([], None), DataLoaders([(torch.zeros(2, 4), torch.zeros(2).long())], []):
         with pytest.raises(ValueError, match='gave no batches. Is the data set empty or smaller than a batch'):
-            Learner(small_net(), dls, F.cross_entropy, default_cbs=False).fit(1)
+            Learner(net_of_faults(), dls, F.cross_entropy, default_cbs=False).fit(1)
 
 def test_a_batch_without_samples_does_not_pass_for_one():
     batch = torch.zeros(0, 4), torch.zeros(0).long()
     with pytest.warns(UserWarning, match='not finite from epoch 0, batch 0'):
-        Learner(small_net(), DataLoaders([batch]), F.cross_entropy, cbs=[Recorder(), TerminateOnNaN(1)], default_cbs=False).fit(1)
+        Learner(net_of_faults(), DataLoaders([batch]), F.cross_entropy, cbs=[Recorder(), TerminateOnNaN(1)], default_cbs=False).fit(1)
 
 def test_a_data_set_of_one_trains_validates_and_predicts():
     one = samples(1)
-    learn = Learner(small_net(), get_dls(one, one, bs=64), F.cross_entropy, progress=False, device='cpu').fit(2)
+    learn = Learner(net_of_faults(), get_dls(one, one, bs=64), F.cross_entropy, progress=False, device='cpu').fit(2)
     assert len(learn.recorder.losses) == 2 and learn.get_preds()[0].shape == (1, 3) and math.isfinite(learn.validate()['loss'])
 
 
@@ -124,7 +124,7 @@ class Fails(Dataset):
         return torch.full((4,), float(i)), i % 3
 
 def fit_with_a_failing_worker(pipe, num_workers):
-    learn = Learner(small_net(), get_dls(Fails(), bs=4, num_workers=num_workers), F.cross_entropy, cbs=Recorder(), default_cbs=False)
+    learn = Learner(net_of_faults(), get_dls(Fails(), bs=4, num_workers=num_workers), F.cross_entropy, cbs=Recorder(), default_cbs=False)
     ended = []
     class End(Callback):
         def after_fit(self, learn): ended.append(learn.epoch)

@@ -272,6 +272,7 @@ def _sum(tensors, text):
         total = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), total)
     return str(total)
 
+# %% ../nbs/05_learner.ipynb #03d4319c
 def write_tensors(path, tensors, info=None):   # tensors: name -> tensor; info: JSON types
     "Write a safetensors file with `info`, the names of shared tensors and a check sum in its header."
     from safetensors.torch import save_file
@@ -379,6 +380,7 @@ def _read_torch(path):
         raise ValueError(f'{path} is damaged, or holds more than tensors and plain types: to read it would mean to run '
                          'code from it.') from None
 
+# %% ../nbs/05_learner.ipynb #63c49882
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
 )->dict:

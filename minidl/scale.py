@@ -16,6 +16,7 @@ from itertools import islice
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional   # while there is no group: its functions would hold it as a default argument
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, Sampler, SequentialSampler
@@ -265,6 +266,7 @@ def join_group(
     return rank_and_size()
 
 def _leave_group():
+    "Let go of the group, so that gloo's threads end before the interpreter does: one that ends later can abort it."
     if dist.is_initialized() and not _failed: dist.destroy_process_group()
 
 _failed = []   # errors of this process: after one it does not wait for the others

@@ -1,4 +1,5 @@
-"What the package promises as a whole: layering, one name one definition, cheap imports, a wheel that works, a README that runs."
+"""What the package promises as a whole: layering, one name one definition, cheap imports, a wheel that works, a README
+that runs."""
 import ast
 import configparser
 import os
@@ -45,7 +46,8 @@ def imported(module):
 
 def names(module):
     tree = ast.parse((ROOT/'minidl'/f'{module}.py').read_text(encoding='utf-8'))
-    return next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
+    return next(ast.literal_eval(n.value)
+                for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
 
 
 def test_every_chapter_makes_its_module_and_no_other_is_there():
@@ -64,7 +66,8 @@ def test_exported_code_needs_no_development_package_and_no_pyplot_at_import(modu
     _, at_import = imported(module)
     assert not {n.split('.')[0] for n in at_import} & {'fastcore', 'nbdev', 'IPython', 'pandas', 'spacy', 'sklearn'}
     assert 'matplotlib.pyplot' not in at_import
-    assert not re.search(r'\b(fastcore|nbdev)\b', '\n'.join(l for l in (ROOT/'minidl'/f'{module}.py').read_text().splitlines() if 'import' in l))
+    assert not re.search(r'\b(fastcore|nbdev)\b',
+                         '\n'.join(l for l in (ROOT/'minidl'/f'{module}.py').read_text().splitlines() if 'import' in l))
 
 
 def test_one_name_has_one_definition():
@@ -86,7 +89,8 @@ def test_all_gives_what_the_chapters_export_and_hides_nothing_of_torch():
 
 
 def python(code, cwd=None, **env):
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | env, timeout=120, cwd=cwd)
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | env,
+                          timeout=120, cwd=cwd)
 
 
 def test_importing_minidl_is_cheap_and_gives_the_version():
@@ -95,7 +99,8 @@ def test_importing_minidl_is_cheap_and_gives_the_version():
 
 
 def test_importing_all_draws_nothing_and_compiles_nothing():
-    out = python("import sys, minidl.all; print([m for m in ('matplotlib.pyplot', 'fastcore', 'nbdev', 'pandas', 'torch._inductor', 'IPython') if m in sys.modules])")
+    slow = 'matplotlib.pyplot', 'fastcore', 'nbdev', 'pandas', 'torch._inductor', 'IPython'
+    out = python(f"import sys, minidl.all; print([m for m in {slow} if m in sys.modules])")
     assert out.stdout.strip() == '[]', out.stdout + out.stderr
 
 
@@ -110,7 +115,8 @@ def test_every_chapter_opens_and_closes_as_agreed():
         cells = nbformat.read(path, as_version=4).cells
         text = '\n'.join(c.source for c in cells if c.cell_type == 'markdown')
         assert cells[0].source.startswith(f"# {path.stem.split('_')[0]} "), path.stem
-        for part in ('By the end you will be able to', 'You need', '## Summary', '## Questions', '## Exercises', '## Papers and links', '<details>'):
+        for part in ('By the end you will be able to', 'You need', '## Summary', '## Questions', '## Exercises',
+                     '## Papers and links', '<details>'):
             assert part in text, f'{path.stem} lacks {part}'
 
 
@@ -130,7 +136,8 @@ def test_saved_outputs_come_from_the_samples_and_show_no_path_of_a_machine():
 def wheel(tmp_path_factory):
     "The unpacked wheel, built as pip builds it but for the isolated environment."
     folder = tmp_path_factory.mktemp('wheel')
-    out = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', str(folder), str(ROOT)], capture_output=True, text=True)
+    out = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', str(folder), str(ROOT)],
+                         capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     with zipfile.ZipFile(next(folder.glob('*.whl'))) as z: z.extractall(folder/'site')
     return folder/'site'
@@ -160,16 +167,18 @@ assert learn.recorder.values[-1]['accuracy'] > 0.6
     assert str(wheel) in out.stdout
 
 
-def readme_example():
-    return re.search(r'## In a notebook of your own.*?```python\n(.*?)```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)[1]
+def readme_examples():
+    section = re.search(r'## In a notebook of your own\n(.*?)\n## ', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)[1]
+    return re.findall(r'```python\n(.*?)```', section, re.S)
 
 
-def test_the_readme_example_runs_as_it_stands(tmp_path):
-    code = readme_example()
+@pytest.mark.parametrize('number, least', [(0, 0.8), (1, 0.2), (2, 0.8)])
+def test_the_readme_examples_run_as_they_stand(tmp_path, number, least):
+    code = readme_examples()[number]
     assert len(code.strip().splitlines()) <= 12
-    out = python(code, cwd=str(tmp_path))
+    out = python(code + "\nprint('reached', learn.recorder.values[-1]['accuracy'])", cwd=str(tmp_path))
     assert out.returncode == 0, out.stderr
-    assert 'accuracy' in out.stdout
+    assert float(out.stdout.split('reached')[1]) > least, out.stdout
 
 
 def test_the_readme_lists_every_chapter():

@@ -115,8 +115,11 @@ def cases(size, out):
     learn = learner(bs, n_valid=3)
     note('few', learn.fit(1))
     notes['few preds'] = learn.get_preds(with_loss=True)
-    mse = Learner(nn.Linear(2, 1), (get_dl(TensorDataset(torch.randn(9, 2, generator=torch.Generator().manual_seed(1)), torch.ones(9, 1)), bs),
-                                    DataLoader(TensorDataset(torch.arange(10.).view(5, 2), torch.ones(5, 1)), batch_size=2)),
+    mse = Learner(nn.Linear(2, 1),
+                  (get_dl(TensorDataset(torch.randn(9, 2, generator=torch.Generator().manual_seed(1)),
+                                        torch.ones(9, 1)), bs),
+                                    DataLoader(TensorDataset(torch.arange(10.).view(5, 2), torch.ones(5, 1)),
+                                               batch_size=2)),
                   F.mse_loss, torch.optim.SGD, lr=1e-3, metrics=rmse, cbs=Distributed(), progress=False, device='cpu')
     with torch.no_grad(): mse.model.weight.fill_(0.5); mse.model.bias.zero_()
     note('rmse', mse.fit(1))
@@ -136,7 +139,8 @@ def cases(size, out):
     early = learner(bs, cbs=[EarlyStopping(patience=1)])
     note('early', early.fit(12, lr=0.5))
     # files, and resuming
-    def files(name): return [CSVLogger(out/name/'h.csv'), Journal(out/name/'j.jsonl'), Checkpoint(out/name/'c', every=3, keep=99)]
+    def files(name):
+        return [CSVLogger(out/name/'h.csv'), Journal(out/name/'j.jsonl'), Checkpoint(out/name/'c', every=3, keep=99)]
     learn = learner(bs, kind='dropout')
     note('whole', learn.fit_one_cycle(2, 0.2, cbs=files('whole')))
     notes['clean'] = [sorted(k for k in vars(c) if k.startswith(('before', 'after'))) for c in learn.cbs]
@@ -156,15 +160,18 @@ def cases(size, out):
     note('amp fp16', learner(bs, n=33, cbs=[AMP(torch.float16, init_scale=64.), GradientClip(0.5)]).fit(2))
     note('mixed', learner(bs, n=33, cbs=[MixedPrecision(dynamic=False), GradientAccumulation(2), EMA(0.5)]).fit(2))
     # loaders
-    train = BatchLoader(LabeledData(ItemList(list(range(20)), tfms=[drawn]), torch.arange(20) % N_OUT, train=True), bs, shuffle=True,
+    train = BatchLoader(LabeledData(ItemList(list(range(20)), tfms=[drawn]), torch.arange(20) % N_OUT, train=True), bs,
+                        shuffle=True,
                         batch_tfms=[Shift()], train=True)
     plain = share_train(train, rank, size)
     notes['items'] = [[(x - x[0, 0]*0).tolist() for x, _ in plain] for _ in range(2)]
     if size > 1:
         own = DataLoader(samples(30), batch_size=bs, sampler=DistributedSampler(range(30), shuffle=False))
-        shared = Learner(net(), (own, get_dl(samples(9), 4)), F.cross_entropy, torch.optim.SGD, lr=0.1, progress=False, device='cpu', cbs=Distributed())
+        shared = Learner(net(), (own, get_dl(samples(9), 4)), F.cross_entropy, torch.optim.SGD, lr=0.1, progress=False,
+                         device='cpu', cbs=Distributed())
         note('own', shared.fit(1))
-        uneven = Learner(net(), (get_dl(samples(16 + 8*rank), bs), None), F.cross_entropy, torch.optim.SGD, progress=False, device='cpu',
+        uneven = Learner(net(), (get_dl(samples(16 + 8*rank), bs), None), F.cross_entropy, torch.optim.SGD,
+                         progress=False, device='cpu',
                          cbs=Distributed(share=False))
         try: uneven.fit(1)
         except ValueError as e: notes['uneven'] = str(e)
@@ -218,7 +225,8 @@ def close(a, b, tol=2e-5):
     if isinstance(a, float): return math.isclose(a, b, rel_tol=tol, abs_tol=tol)
     return a == b
 
-SAME = ['seeds', 'one item', 'drop_last', 'accumulated', 'clip, ema', 'sync bn', 'metrics', 'few', 'rmse', 'early', 'for one',
+SAME = ['seeds', 'one item', 'drop_last', 'accumulated', 'clip, ema', 'sync bn', 'metrics', 'few', 'rmse', 'early',
+        'for one',
         'compiled', 'frozen']
 
 @pytest.mark.parametrize('name', SAME)
@@ -245,7 +253,8 @@ def test_predictions_validation_and_the_rate_finder_are_those_of_one_process_on_
 def test_gradients_are_exchanged_only_for_batches_with_a_step(runs):
     _, (a, _), _ = runs
     assert a['seen']['wrapped'] == ['DistributedDataParallel']
-    assert a['seen']['synced'] == 2*([False, True]*5 + [True])     # 42 items in batches of 4: the last, alone, makes a step
+    # 42 items in batches of 4: the last, alone, makes a step
+    assert a['seen']['synced'] == 2*([False, True]*5 + [True])
 
 def test_validation_within_a_fit_is_that_of_one_process_and_disturbs_nothing(runs):
     one, ranks, _ = runs
@@ -278,7 +287,8 @@ def test_one_process_resumes_what_two_have_begun(runs, tmp_path):
 def test_another_number_of_items_a_step_is_told_on_resuming(runs, tmp_path):
     _, _, out = runs
     with pytest.warns(UserWarning, match='steps of 8 items, now they have 4'):
-        learn = learner(4).fit(resume=out/'two/plain/e00001_b00000000.ckpt', cbs=[Checkpoint(tmp_path, every=3, keep=99)])
+        learn = learner(4).fit(resume=out/'two/plain/e00001_b00000000.ckpt',
+                               cbs=[Checkpoint(tmp_path, every=3, keep=99)])
     assert len(learn.recorder.values) == 2
 
 def test_items_keep_their_chance_and_batch_transforms_draw_differently_on_each_rank(runs):
@@ -319,13 +329,17 @@ def trouble(tmp_path_factory):
     (folder/'hangs.py').write_text(HANGS)
     def run(what):
         begin = time.time()
-        try: launch(folder/'hangs.py', 2, folder/'pids', timeout=45) if what == 'hang' else launch(__file__, 2, what, '', timeout=60)
+        try:
+            if what == 'hang': launch(folder/'hangs.py', 2, folder/'pids', timeout=45)
+            else: launch(__file__, 2, what, '', timeout=60)
         except RuntimeError as e: return str(e), time.time() - begin
         return 'ended well', 0
     kinds = 'error', 'interrupt', 'stuck', 'hang'
-    with ThreadPoolExecutor(2) as pool: return dict(zip(kinds, pool.map(run, kinds))) | {'pids': (folder/'pids').read_text()}
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(kinds, pool.map(run, kinds))) | {'pids': (folder/'pids').read_text()}
 
-@pytest.mark.parametrize('what, said', [('error', 'a broken file'), ('interrupt', 'KeyboardInterrupt'), ('stuck', 'RuntimeError')])
+@pytest.mark.parametrize('what, said',
+                         [('error', 'a broken file'), ('interrupt', 'KeyboardInterrupt'), ('stuck', 'RuntimeError')])
 def test_trouble_in_one_process_ends_all_with_a_sentence(trouble, what, said):
     text, seconds = trouble[what]
     assert 'failed' in text.splitlines()[0] and seconds < 60
@@ -338,10 +352,32 @@ def test_launch_ends_a_script_that_hangs_and_its_processes(trouble):
     for pid in map(int, trouble['pids'].split()):
         with pytest.raises(ProcessLookupError): os.kill(pid, 0)
 
+THREADS = """
+import atexit, os, sys
+def threads():
+    return sorted(open(f'/proc/self/task/{i}/comm').read().strip() for i in os.listdir('/proc/self/task'))
+sys.path.insert(0, sys.argv[1])
+from test_scale import learner, rank_and_size
+atexit.register(lambda: sys.stdout.write(f'{rank_and_size()} {threads()}\\n'))   # what is registered last acts first
+learner(4).fit(1)
+sys.stdout.write(f'in the group {threads()}\\n')
+"""
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='threads are counted in /proc')
+def test_no_thread_of_the_group_outlives_the_group(tmp_path):
+    (tmp_path/'threads.py').write_text(THREADS)
+    before, after = [], []
+    for line in launch(tmp_path/'threads.py', 2, Path(__file__).parent).splitlines():
+        if line.startswith('in the group'): before.append(line)
+        elif line.startswith('(0, 1)'): after.append(line)   # outside of a group
+    assert len(before) == len(after) == 2 and all('gloo' in o for o in before)
+    assert not any('gloo' in o for o in after)
+
 
 # ---- shares
 
-@pytest.mark.parametrize('n, bs, size, drop_last', [(1, 1, 1, False), (1, 4, 3, False), (10, 2, 4, False), (33, 4, 2, False),
+@pytest.mark.parametrize('n, bs, size, drop_last',
+                         [(1, 1, 1, False), (1, 4, 3, False), (10, 2, 4, False), (33, 4, 2, False),
                                                     (64, 8, 2, False), (33, 4, 2, True), (100, 7, 5, True)])
 def test_the_shares_are_the_batches_of_one_process_dealt_out(n, bs, size, drop_last):
     alone = EpochBatches(n, bs*size, True, drop_last, seed=3)
@@ -369,7 +405,8 @@ def test_pairs_keep_their_epoch():
     assert all(epoch == 5 for batch in share for epoch, _ in batch)
 
 def test_a_data_set_too_small_for_drop_last_is_refused():
-    with pytest.raises(ValueError, match='bs=4 for each of 3 processes'): RankBatches(EpochBatches(10, 4, drop_last=True), 0, 3)
+    with pytest.raises(ValueError, match='bs=4 for each of 3 processes'):
+        RankBatches(EpochBatches(10, 4, drop_last=True), 0, 3)
 
 LOADERS = dict(
     whole=lambda: get_dl(samples(23), 4),
@@ -391,10 +428,11 @@ def test_validation_shares_together_are_the_loader(kind, size):
 def test_what_cannot_be_shared_is_validated_by_all_and_refused_in_training():
     batches = [(torch.ones(2, N_IN), torch.zeros(2).long())]
     assert share_valid(batches, 0, 2) is None
-    assert share_valid(DataLoader(samples(9), batch_size=2, shuffle=True), 0, 2) is None      # another order on each rank
+    assert share_valid(DataLoader(samples(9), batch_size=2, shuffle=True), 0, 2) is None   # another order on each rank
     with pytest.raises(TypeError, match='share them'): share_train(batches, 0, 2)
     sampler = torch.utils.data.WeightedRandomSampler([1.]*9, 9)
-    with pytest.raises(TypeError, match='share them'): share_train(DataLoader(samples(9), batch_size=2, sampler=sampler), 0, 2)
+    with pytest.raises(TypeError, match='share them'):
+        share_train(DataLoader(samples(9), batch_size=2, sampler=sampler), 0, 2)
 
 def test_a_loader_may_share_itself():
     class Own(list):

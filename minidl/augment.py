@@ -25,7 +25,7 @@ from .data import Normalize, register_tfm, to_rgb
 FILTERS = {name: Image.Resampling[name.upper()] for name in     # names of ways to resize -> Pillow's constants
            ('nearest', 'box', 'bilinear', 'hamming', 'bicubic', 'lanczos')}
 
-# %% ../nbs/08a_augmentation.ipynb #cell-20
+# %% ../nbs/08a_augmentation.ipynb #cell-22
 def crop_resize(
     img:Image.Image,           # of any size; a JPEG that is not decoded yet stays so
     box:tuple,                 # the part to keep: left, upper, right, lower edge in pixels, whole numbers or not
@@ -41,7 +41,7 @@ def crop_resize(
         box = [v*width/full.width for v in box]     # width may be a fraction: a rest at the edge fills up a pixel
     return img.resize((w, h), FILTERS[resample], box=box, reducing_gap=2.)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-26
+# %% ../nbs/08a_augmentation.ipynb #cell-28
 def _hw(size): return size if isinstance(size, tuple) else (size, size)
 
 def _wrong(tfm, name, wanted):
@@ -68,7 +68,7 @@ def _check_pair(tfm, name, hi):
 def _check_name(tfm, name, known):
     if getattr(tfm, name) not in known: raise _wrong(tfm, name, f"one of {', '.join(known)}")
 
-# %% ../nbs/08a_augmentation.ipynb #cell-27
+# %% ../nbs/08a_augmentation.ipynb #cell-29
 def _image(tfm, img):
     "The image, in a mode whose pixels can be averaged. Raises `TypeError` for what is no Pillow image."
     if not isinstance(img, Image.Image):
@@ -77,7 +77,7 @@ def _image(tfm, img):
                         'of item transforms it goes before to_tensor.')
     return to_rgb(img) if img.mode in ('1', 'P', 'PA') else img
 
-# %% ../nbs/08a_augmentation.ipynb #cell-29
+# %% ../nbs/08a_augmentation.ipynb #cell-31
 def center_box(
     width:int,       # of the image, pixels
     height:int,      # of the image, pixels
@@ -107,7 +107,7 @@ class CenterCrop:
         img, size = _image(self, img), _hw(self.size)
         return crop_resize(img, center_box(*img.size, size, self.zoom), size, self.resample)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-35
+# %% ../nbs/08a_augmentation.ipynb #cell-37
 def dihedral(
     img:Image.Image,    # of any size
     k:int,              # 0 to 7; 0 leaves the image as it is
@@ -123,7 +123,7 @@ class RandomDihedral:
         img = _image(self, img)
         return img if rng is None else dihedral(img, rng.randrange(8))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-38
+# %% ../nbs/08a_augmentation.ipynb #cell-40
 PADDINGS = dict(zeros='constant', border='edge', reflection='symmetric')   # `grid_sample`'s names -> `np.pad`'s
 
 @register_tfm
@@ -152,7 +152,7 @@ class RandomCrop:
         left, upper = (n//2 if rng is None else rng.randint(0, n) for n in (img.width - w, img.height - h))
         return img.crop((left, upper, left + w, upper + h))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-41
+# %% ../nbs/08a_augmentation.ipynb #cell-43
 @register_tfm
 @dataclass
 class RandomResizedCrop:
@@ -185,7 +185,7 @@ class RandomResizedCrop:
         box = center_box(*img.size, size) if rng is None else self.draw_box(*img.size, rng)
         return crop_resize(img, box, size, self.resample)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-49
+# %% ../nbs/08a_augmentation.ipynb #cell-51
 def homography(
     src:Tensor,   # four points to read from, shape (..., 4, 2), each as (x, y)
     dst:Tensor,   # where to put them, shape (..., 4, 2)
@@ -199,7 +199,7 @@ def homography(
     h = torch.linalg.solve(torch.cat(rows, -2), torch.cat([u, v], -1))           # (..., 8)
     return torch.cat([h, torch.ones_like(h[..., :1])], -1).unflatten(-1, (3, 3))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-52
+# %% ../nbs/08a_augmentation.ipynb #cell-54
 CORNERS = torch.tensor([[-1., -1.], [1., -1.], [1., 1.], [-1., 1.]], device='cpu')   # (x, y), clockwise
 
 @register_tfm
@@ -224,7 +224,7 @@ class PerspectiveWarp:
         coeffs = homography((CORNERS*inside + 1)*half, (CORNERS + 1)*half).flatten()[:8].tolist()
         return img.transform(img.size, Image.Transform.PERSPECTIVE, coeffs, FILTERS[self.resample])
 
-# %% ../nbs/08a_augmentation.ipynb #cell-62
+# %% ../nbs/08a_augmentation.ipynb #cell-64
 def _tensor(v): return torch.as_tensor(v, dtype=torch.float64, device='cpu')   # whatever the default device is
 
 def _mats(*rows):
@@ -252,7 +252,7 @@ def shift_mat(
     "Matrices that move images."
     return _mats((1, 0, -2*_tensor(right)), (0, 1, -2*_tensor(down)), (0, 0, 1))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-64
+# %% ../nbs/08a_augmentation.ipynb #cell-66
 def shear_mat(
     degrees,      # by which upright lines lean to the right, a number or a tensor (n,)
     aspect=1.,    # width/height of the images
@@ -264,7 +264,7 @@ def flip_mat(flip)->Tensor:   # flip: a bool or a tensor of them (n,)
     "Matrices that mirror images left to right, where `flip` is true, shape (n, 3, 3)."
     return _mats((1 - 2*_tensor(flip), 0, 0), (0, 1, 0), (0, 0, 1))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-66
+# %% ../nbs/08a_augmentation.ipynb #cell-68
 def affine_batch(
     xb:Tensor,                        # images as floats, shape (bs, c, h, w)
     mats:Tensor,                      # where to read: (bs, 2, 3), (bs, 3, 3), or one matrix for all
@@ -292,7 +292,7 @@ def affine_batch(
         grid = (uvk[..., :2]/uvk[..., 2:]).unflatten(1, shape[2:])
     return F.grid_sample(xb.to(dtype), grid, mode, padding_mode, align_corners=False).to(xb.dtype)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-78
+# %% ../nbs/08a_augmentation.ipynb #cell-80
 @register_tfm
 @dataclass
 class AffineBatch:
@@ -314,6 +314,7 @@ class AffineBatch:
 
     def mats(self, n, aspect=1., generator=torch.default_generator):
         "A matrix for each of `n` images, shape (n, 3, 3)."
+        # rows of u: 0 whether at all, 1 flip, 2 zoom, 3 rotate, 4 shear, 5 and 6 shift, 7 to 14 the four corners
         u = torch.rand(15, n, generator=generator, device=generator.device).cpu().double()
         on = u[0] < self.p
         side = lambda i: (2*u[i] - 1)*on                                     # from -1 to 1, or 0
@@ -328,8 +329,8 @@ class AffineBatch:
         mats = self.mats(len(xb), xb.shape[-1]/xb.shape[-2], generator)
         return affine_batch(xb, mats, padding_mode=self.padding_mode)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-85
-HALF_STEP = 1/512   # half the distance between two bytes, as floats
+# %% ../nbs/08a_augmentation.ipynb #cell-87
+HALF_STEP = 1/512   # about half the distance between two bytes, as floats
 
 def light_batch(
     xb:Tensor,    # images as floats from 0 to 1, shape (bs, c, h, w)
@@ -346,7 +347,7 @@ def light_batch(
     changed = (xb.clamp(HALF_STEP, 1 - HALF_STEP).logit()*times + add).sigmoid()
     return torch.where((add == 0) & (times == 1), xb, changed)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-87
+# %% ../nbs/08a_augmentation.ipynb #cell-89
 @register_tfm
 @dataclass
 class Brightness:
@@ -364,7 +365,7 @@ class Brightness:
         gray = 0.5 + 0.5*self.max_change*(2*u - 1)
         return light_batch(xb, add=gray.logit()*(on < self.p))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-88
+# %% ../nbs/08a_augmentation.ipynb #cell-90
 @register_tfm
 @dataclass
 class Contrast:
@@ -382,5 +383,5 @@ class Contrast:
         times = ((2*u - 1)*math.log(1/(1 - self.max_change))).exp()
         return light_batch(xb, times=torch.where(on < self.p, times, torch.ones_like(times)))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-93
+# %% ../nbs/08a_augmentation.ipynb #cell-95
 norm_imagenette = Normalize(mean=(0.47, 0.48, 0.45), std=(0.29, 0.28, 0.30))   # for pixels from 0 to 1

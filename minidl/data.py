@@ -54,12 +54,13 @@ def get_files(
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'There is no folder {path}.')
     if not path.is_dir(): raise NotADirectoryError(f'{path} is a file; get_files looks into a folder.')
-    extensions = [extensions] if isinstance(extensions, str) else extensions
-    endings = '' if extensions is None else tuple('.' + e.lower().lstrip('.') for e in extensions)
-    include = [include] if isinstance(include, str) else None if include is None else list(dict.fromkeys(include))
-    if missing := [name for name in include or () if not (path/name).is_dir()]:
+    if isinstance(extensions, str): extensions = [extensions]
+    if isinstance(include, str): include = [include]
+    endings = '' if extensions is None else tuple('.' + e.lower().lstrip('.') for e in extensions)  # all end in ''
+    names = list(dict.fromkeys(include or ()))      # each once
+    if missing := [name for name in names if not (path/name).is_dir()]:
         raise ValueError(f"{path} has no folder {', '.join(missing)}; it should have those named in include.")
-    found, folders = [], [path] if include is None else [path/name for name in include]
+    found, folders = [], [path] if include is None else [path/name for name in names]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
@@ -107,8 +108,11 @@ def _turn(img):
     try: return turns.get(img.getexif().get(0x0112))
     except Exception: return None   # Pillow raises many types; a camera's tags are no reason to lose its picture
 
-def upright(img, mode):
-    "A Pillow image turned as its EXIF tag says, in `mode`; pixels that need no change are not decoded yet."
+def upright(
+    img:Image.Image,    # of any mode
+    mode:str,           # the mode to bring it to: 'RGB' or 'L'
+)->Image.Image:
+    "The image turned as its EXIF tag says, in `mode`; pixels that need no change are not decoded yet."
     if (turn := _turn(img)) is not None:
         img = img.transpose(turn)
         img.info = {k: v for k, v in img.info.items() if k == 'transparency'}   # or it would be turned again next time
@@ -132,8 +136,8 @@ def to_tensor(
     if isinstance(img, Tensor): return img
     pixels = np.asarray(img)
     if pixels.dtype != np.uint8: raise TypeError(f'to_tensor expects an image of bytes (uint8), not {pixels.dtype}.')
-    if pixels.ndim == 3: pixels = pixels.transpose(2, 0, 1)                   # (h, w, c) -> (c, h, w)
-    return torch.from_numpy(pixels.copy())[None if pixels.ndim == 2 else ...]
+    if pixels.ndim == 2: pixels = pixels[..., None]                 # gray: (h, w) -> (h, w, 1)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())       # (h, w, c) -> (c, h, w)
 
 @register_tfm
 def to_float(
@@ -219,7 +223,9 @@ def _listed(o): return [] if o is None else list(o) if isinstance(o, (list, tupl
 def _repeated(items):
     "The first of `items` that came before."
     seen = set()
-    return next(o for o in items if o in seen or seen.add(o))
+    for o in items:
+        if o in seen: return o
+        seen.add(o)
 
 def _column(table, col):
     "The name of a column that is given by its name or its number."
@@ -249,7 +255,7 @@ def read_csv(
         except UnicodeDecodeError as e: raise ValueError(f'{path} is not written in UTF-8 ({e}); convert it.') from None
     return dict(zip(names, columns))
 
-# %% ../nbs/08_data_block.ipynb #cell-43
+# %% ../nbs/08_data_block.ipynb #cell-44
 class ItemList:
     "Items, and the transforms that an item goes through each time it is fetched."
     extensions, c_in, settings = None, None, ()    # a subclass's: file endings, channels, further arguments to keep
@@ -365,7 +371,7 @@ class ItemList:
 
 REGISTRY['ItemList'] = ItemList
 
-# %% ../nbs/08_data_block.ipynb #cell-44
+# %% ../nbs/08_data_block.ipynb #cell-46
 class ImageList(ItemList):
     "Images as files, Pillow images or tensors of bytes; fetched upright, in color, and as bytes."
     extensions, settings = IMAGE_EXTENSIONS, ('mode',)
@@ -403,7 +409,7 @@ class ImageList(ItemList):
     def finish(self, x): return to_tensor(x)
     def show_items(self, xs, titles, **kwargs): show_images([x.clamp(0, 1) for x in xs], titles, **kwargs)
 
-# %% ../nbs/08_data_block.ipynb #cell-47
+# %% ../nbs/08_data_block.ipynb #cell-49
 def grandparent_splitter(
     fn,                    # a path such as train/dog/1.jpg
     valid_name='valid',    # folder of the validation files
@@ -413,7 +419,7 @@ def grandparent_splitter(
     name = Path(fn).parent.parent.name
     return True if name == valid_name else False if name == train_name else None
 
-# %% ../nbs/08_data_block.ipynb #cell-52
+# %% ../nbs/08_data_block.ipynb #cell-54
 def random_splitter(
     fn,                  # a path, or any item
     p_valid:float=0.2,   # share of validation items
@@ -428,7 +434,7 @@ def random_splitter(
 def _check_share(p_valid):
     if not 0 < p_valid < 1: raise ValueError(f'The share of validation items lies between 0 and 1; p_valid={p_valid}.')
 
-# %% ../nbs/08_data_block.ipynb #cell-55
+# %% ../nbs/08_data_block.ipynb #cell-57
 class SplitData:
     "Items to train on, and items to validate on."
     def __init__(self, train:ItemList, valid:ItemList=None): self.train, self.valid = train, valid
@@ -497,7 +503,7 @@ class SplitData:
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'
 
-# %% ../nbs/08_data_block.ipynb #cell-58
+# %% ../nbs/08_data_block.ipynb #cell-60
 def parent_labeler(
     fn,     # a path such as train/dog/1.jpg
 )->str:     # the name of its folder
@@ -516,7 +522,7 @@ def regex_labeler(
         return found[1]
     return label
 
-# %% ../nbs/08_data_block.ipynb #cell-63
+# %% ../nbs/08_data_block.ipynb #cell-65
 class Prediction(NamedTuple):
     "What a model's output says of one item, in three forms."
     label:object     # what a person reads
@@ -540,7 +546,7 @@ class Processor:
         return self.stack([self.encode(o) for o in labels])
     def stack(self, targets): return torch.tensor(targets)
 
-# %% ../nbs/08_data_block.ipynb #cell-65
+# %% ../nbs/08_data_block.ipynb #cell-67
 def _plain(label):
     "A label as Python has it; None for what tables put where nothing is."
     if isinstance(label, (np.generic, Tensor)) and label.ndim == 0: label = label.item()
@@ -557,7 +563,7 @@ def _known(label, vocab, index):
     raise ValueError(f"The label {label!r} is not among the training labels "
                      f"({', '.join(map(str, vocab[:10]))}{', ...' if len(vocab) > 10 else ''}).")
 
-# %% ../nbs/08_data_block.ipynb #cell-66
+# %% ../nbs/08_data_block.ipynb #cell-68
 @register_tfm
 @dataclass
 class CategoryProcessor(Processor):
@@ -582,7 +588,7 @@ class CategoryProcessor(Processor):
         probs = pred.softmax(-1)
         return Prediction(self.decode(probs.argmax(-1)), probs.argmax(-1), probs)
 
-# %% ../nbs/08_data_block.ipynb #cell-69
+# %% ../nbs/08_data_block.ipynb #cell-71
 @register_tfm
 @dataclass
 class MultiCategoryProcessor(Processor):
@@ -609,7 +615,7 @@ class MultiCategoryProcessor(Processor):
         target = (probs > self.threshold).float()
         return Prediction(self.decode(target), target, probs)
 
-# %% ../nbs/08_data_block.ipynb #cell-70
+# %% ../nbs/08_data_block.ipynb #cell-72
 @register_tfm
 @dataclass
 class RegressionProcessor(Processor):
@@ -632,7 +638,7 @@ class RegressionProcessor(Processor):
     def decode(self, target): return target.tolist() if len(target) > 1 else target.item()
     def decode_pred(self, pred): return Prediction(self.decode(pred), pred, pred)
 
-# %% ../nbs/08_data_block.ipynb #cell-75
+# %% ../nbs/08_data_block.ipynb #cell-77
 class LabeledData(Dataset):
     "Items with their targets, fetched in the way of training or in the way of validation."
     def __init__(self,
@@ -653,14 +659,14 @@ class LabeledData(Dataset):
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self): return f"{type(self).__name__}: {'' if self.y is None else 'labeled '}{self.x}"
 
-# %% ../nbs/08_data_block.ipynb #cell-76
+# %% ../nbs/08_data_block.ipynb #cell-78
 class EpochPairs(EpochBatches):
     "`EpochBatches` whose indices are pairs (epoch, index), from which an item draws its chance."
     def __iter__(self):
         epoch = self.epoch
         for batch in super().__iter__(): yield [(epoch, i) for i in batch]
 
-# %% ../nbs/08_data_block.ipynb #cell-81
+# %% ../nbs/08_data_block.ipynb #cell-83
 def collate_items(
     samples:list,   # what a data set gave
 ):                  # a batch
@@ -674,7 +680,7 @@ def collate_items(
                          'transform that makes them equal, such as tfms=[Resize(128)].')
     return default_collate(samples)
 
-# %% ../nbs/08_data_block.ipynb #cell-84
+# %% ../nbs/08_data_block.ipynb #cell-86
 @register_tfm
 @dataclass
 class Normalize:
@@ -712,7 +718,7 @@ class Normalize:
         mean, std = self._like(xb)
         return xb*std + mean
 
-# %% ../nbs/08_data_block.ipynb #cell-86
+# %% ../nbs/08_data_block.ipynb #cell-88
 class BatchLoader(DataLoader):
     "A loader that sends its batches to `device`, and through the batch transforms there."
     def __init__(self,
@@ -741,6 +747,7 @@ class BatchLoader(DataLoader):
         self.running += 1
         try:
             for i, batch in enumerate(DataLoader.__iter__(loader), skip):
+                # below zero, so that batch i does not draw the numbers of item i
                 generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch, -1-i)) if self.train else None
                 yield self.finish(batch, generator)
         finally: self.running -= 1
@@ -761,7 +768,7 @@ class BatchLoader(DataLoader):
                            num_workers=self.num_workers, pin_memory=self.pin_memory, collate_fn=self.collate_fn,
                            multiprocessing_context=self.multiprocessing_context, persistent_workers=False)
 
-# %% ../nbs/08_data_block.ipynb #cell-91
+# %% ../nbs/08_data_block.ipynb #cell-93
 class Pipe:
     """What it takes to treat new items as validation items were treated, and to read predictions. An exported learner
     keeps it."""
@@ -831,7 +838,7 @@ class Pipe:
             proc_x=[tfm_spec(p) for p in self.proc_x], proc_y=None if self.proc_y is None else tfm_spec(self.proc_y),
             batch_tfms=[tfm_spec(f) for f in self.batch_tfms if not _takes(f, 'generator')]))
 
-# %% ../nbs/08_data_block.ipynb #cell-92
+# %% ../nbs/08_data_block.ipynb #cell-94
 @register_tfm
 def make_pipe(kind, settings, tfms, proc_x, proc_y, batch_tfms):
     "The `Pipe` that a `spec` describes."
@@ -845,7 +852,7 @@ def _caption(label):
     if isinstance(label, (list, tuple)): return ', '.join(_caption(o) for o in label)
     return None if label is None else str(label)
 
-# %% ../nbs/08_data_block.ipynb #cell-94
+# %% ../nbs/08_data_block.ipynb #cell-96
 class LabeledLists:
     "Training and validation items with their targets, ready to become `DataLoaders`."
     def __init__(self, train:LabeledData, valid:LabeledData, proc_y=None, proc_x=()):
@@ -873,14 +880,42 @@ class LabeledLists:
 
     def __repr__(self): return f'{type(self).__name__}\n  train: {self.train}\n  valid: {self.valid}'
 
-# %% ../nbs/08_data_block.ipynb #cell-95
+# %% ../nbs/08_data_block.ipynb #cell-97
 def default_processor(label):
     "Words and whole numbers are classes, lists of words several classes an item, other numbers a regression."
     if isinstance(label, (str, Integral)): return CategoryProcessor()
     if isinstance(label, (list, tuple, set)) and all(isinstance(o, str) for o in label): return MultiCategoryProcessor()
     return RegressionProcessor()
 
-# %% ../nbs/08_data_block.ipynb #cell-96
+# %% ../nbs/08_data_block.ipynb #cell-99
+def _one_each(things, il, what):
+    if len(things) == len(il): return things
+    raise ValueError(f'There are {len(things)} {what} for {len(il)} items; it should be one for each.')
+
+def _labels_of(il, labels, proc_y):
+    "The label of each item."
+    ys = _one_each([_plain(y) for y in labels(il)], il, 'labels')
+    for o, y in zip(il.items, ys):      # several classes an item may be none
+        if y is None or isinstance(y, str) and not y and not isinstance(proc_y, MultiCategoryProcessor):
+            raise ValueError(f'{str(o)[:200]} has no label; give it one, or leave the item out.')
+    return ys
+
+def _encodes(proc, label):
+    try: proc.encode(label)
+    except Exception: return False
+    return True
+
+def _labeled(il, ys, proc_x, proc_y):
+    "The items after `proc_x`, with their targets."
+    try: targets = proc_y(ys)
+    except ValueError as e:
+        bad = next((o for o, y in zip(il.items, ys) if not _encodes(proc_y, y)), None)
+        raise ValueError(f'{e} It is the label of {bad}.') from None
+    items = il.items
+    for p in proc_x: items = p(items)
+    return LabeledData(il.new(_one_each(items, il, 'processed items'), il.table), targets)
+
+# %% ../nbs/08_data_block.ipynb #cell-100
 def label_with(
     sd:SplitData,       # the items
     labels:Callable,    # an `ItemList` -> one label for each of its items
@@ -890,36 +925,14 @@ def label_with(
     "Label both sides: what there is to learn about labels and items is learned from the training side."
     proc_x, proc_y = _listed(proc_x), proc_y() if isinstance(proc_y, type) else proc_y
     if not len(sd.train): raise ValueError('There are no training items; there should be one at least.')
-    def one_each(things, il, what):
-        if len(things) == len(il): return things
-        raise ValueError(f'There are {len(things)} {what} for {len(il)} items; it should be one for each.')
-    def items(il):
-        done = il.items
-        for p in proc_x: done = p(done)
-        return il.new(one_each(done, il, 'processed items'), il.table)
-    def labels_of(il):
-        ys = one_each([_plain(y) for y in labels(il)], il, 'labels')
-        for o, y in zip(il.items, ys):
-            if y is None or isinstance(y, str) and not y and not isinstance(proc_y, MultiCategoryProcessor):
-                raise ValueError(f'{str(o)[:200]} has no label; give it one, or leave the item out.')
-        return ys
-    train_labels = labels_of(sd.train)
+    train_labels = _labels_of(sd.train, labels, proc_y)
     if proc_y is None: proc_y = default_processor(train_labels[0])
-    def side(il, ys):
-        try: targets = proc_y(ys)
-        except ValueError as e:
-            bad = next((o for o, y in zip(il.items, ys) if not _encodes(proc_y, y)), None)
-            raise ValueError(f'{e} It is the label of {bad}.') from None
-        return LabeledData(items(il), targets)
-    train = side(sd.train, train_labels)
-    return LabeledLists(train, None if sd.valid is None else side(sd.valid, labels_of(sd.valid)), proc_y, proc_x)
+    train = _labeled(sd.train, train_labels, proc_x, proc_y)
+    valid = None
+    if sd.valid is not None: valid = _labeled(sd.valid, _labels_of(sd.valid, labels, proc_y), proc_x, proc_y)
+    return LabeledLists(train, valid, proc_y, proc_x)
 
-def _encodes(proc, label):
-    try: proc.encode(label)
-    except Exception: return False
-    return True
-
-# %% ../nbs/08_data_block.ipynb #cell-98
+# %% ../nbs/08_data_block.ipynb #cell-102
 def label_by_func(
     sd:SplitData,       # the items
     f:Callable,         # item -> label
@@ -947,7 +960,7 @@ def label_by_col(
         return il.table[_column(il.table, col)]
     return label_with(sd, labels, proc_x, RegressionProcessor() if several and proc_y is None else proc_y)
 
-# %% ../nbs/08_data_block.ipynb #cell-112
+# %% ../nbs/08_data_block.ipynb #cell-116
 class ImageDataLoaders:
     """`DataLoaders` of images in one line. All take `tfms` and `valid_tfms` (item transforms, see `ItemList`),
     `batch_tfms`, `bs`, `num_workers`, `seed` and whatever `LabeledLists.to_dls` takes."""
@@ -1039,7 +1052,7 @@ class ImageDataLoaders:
     def _make(sd, labeler, proc_y=None, seed=0, **kwargs):
         return label_by_func(sd, labeler, proc_y=proc_y).to_dls(seed=seed, **kwargs)
 
-# %% ../nbs/08_data_block.ipynb #cell-121
+# %% ../nbs/08_data_block.ipynb #cell-125
 def verify_images(
     paths:Iterable,     # image files, or the folder that they are in
     n_threads:int=4,    # files looked at side by side

@@ -62,6 +62,18 @@ def file_digest(
     return h.hexdigest()
 
 # %% ../nbs/00_datasets.ipynb #cell-12
+def _check(path, what, size=None, md5=None, sha256=None):
+    "Raise `ValueError` unless size and digests are as expected; a `.part` file is deleted then."
+    got = path.stat().st_size
+    wrong = f'{got:,} bytes instead of {size:,}' if size not in (None, got) else ''
+    for algorithm, want in dict(md5=md5, sha256=sha256).items():
+        if want and (digest := file_digest(path, algorithm)) != want:
+            wrong += f"{', ' if wrong else ''}{algorithm} {digest} instead of {want}"
+    if not wrong: return
+    if path.suffix == '.part': path.unlink()
+    raise ValueError(f'{what} is not the expected file: {wrong}. Ask again, or take it from another source.')
+
+# %% ../nbs/00_datasets.ipynb #cell-14
 def _fetch(url, part, timeout, bar=None):
     "One attempt to complete the file `part` from `url`; raises `ConnectionError` if the line is cut."
     have = part.stat().st_size if part.exists() else 0
@@ -79,7 +91,7 @@ def _fetch(url, part, timeout, bar=None):
     # a connection that closes early reads like the end of the file, so count
     if total and have < total: raise ConnectionError(f'the connection closed after {have:,} of {total:,} bytes')
 
-# %% ../nbs/00_datasets.ipynb #cell-14
+# %% ../nbs/00_datasets.ipynb #cell-16
 _OFFLINE = ("Without a network, leave MINIDL_DATA unset for the small samples, set it to a folder that holds {name}, "
             "or set MINIDL_MIRROR to a base URL that has the same file names.")
 
@@ -90,7 +102,7 @@ def _disk_error(e, path):
     else: return e
     return type(e)(e.errno, f'Cannot write {path}: {why}, or set MINIDL_CACHE to another folder')
 
-# %% ../nbs/00_datasets.ipynb #cell-15
+# %% ../nbs/00_datasets.ipynb #cell-17
 def download(
     url:str,              # address of the file
     dest:Path,            # where it goes; `dest` with `.part` added holds what has arrived so far
@@ -123,19 +135,7 @@ def download(
     os.replace(part, dest)
     return dest
 
-# %% ../nbs/00_datasets.ipynb #cell-16
-def _check(path, what, size=None, md5=None, sha256=None):
-    "Raise `ValueError`, and delete `path`, unless size and digests are as expected."
-    got = path.stat().st_size
-    wrong = f'{got:,} bytes instead of {size:,}' if size not in (None, got) else ''
-    for algorithm, want in dict(md5=md5, sha256=sha256).items():
-        if want and (digest := file_digest(path, algorithm)) != want:
-            wrong += f"{', ' if wrong else ''}{algorithm} {digest} instead of {want}"
-    if not wrong: return
-    if path.suffix == '.part': path.unlink()
-    raise ValueError(f'{what} is not the expected file: {wrong}. Ask again, or take it from another source.')
-
-# %% ../nbs/00_datasets.ipynb #cell-23
+# %% ../nbs/00_datasets.ipynb #cell-24
 def _strict(member, folder):
     "tarfile's `data` filter, but an absolute path is refused rather than mended."
     if member.name.startswith(('/', '\\')): raise tarfile.AbsolutePathError(member)
@@ -157,7 +157,7 @@ def extract(
     top = list(Path(folder).iterdir())
     return top[0] if len(top) == 1 and top[0].is_dir() else Path(folder)
 
-# %% ../nbs/00_datasets.ipynb #cell-26
+# %% ../nbs/00_datasets.ipynb #cell-28
 def build_once(
     dest:Path,   # the folder that shall exist afterwards
     make,        # called with an empty folder; fills it and returns the folder to be renamed to `dest`
@@ -178,7 +178,7 @@ def build_once(
     except OSError as e: raise _disk_error(e, dest) from None
     return dest
 
-# %% ../nbs/00_datasets.ipynb #cell-29
+# %% ../nbs/00_datasets.ipynb #cell-33
 def _setting(): return os.environ.get('MINIDL_DATA') or 'sample'
 
 def is_sample()->bool:
@@ -200,7 +200,7 @@ def cache_folder()->Path:
     if sys.platform == 'darwin': return Path.home()/'Library'/'Caches'/'minidl'
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'minidl'
 
-# %% ../nbs/00_datasets.ipynb #cell-31
+# %% ../nbs/00_datasets.ipynb #cell-35
 def _sums(folder, name):
     "What `SHA256SUMS` in `folder` says of the data set `name`: file (relative) -> digest."
     path = folder/'SHA256SUMS'
@@ -224,7 +224,7 @@ def _from_folder(name, folder):
         return extract(archive, work)
     return build_once(cache_folder()/'extracted'/f'{name}-{key[:12]}', make)
 
-# %% ../nbs/00_datasets.ipynb #cell-33
+# %% ../nbs/00_datasets.ipynb #cell-37
 def _bar(name):
     "A progress bar for `download`, or None in workers and on other ranks."
     from fastprogress import progress_bar
@@ -254,7 +254,7 @@ def _from_web(name, source):
         return work
     return build_once(cache_folder()/'full'/name, make)
 
-# %% ../nbs/00_datasets.ipynb #cell-34
+# %% ../nbs/00_datasets.ipynb #cell-38
 def _csv_to_text(folder):
     "Write `train.txt` and `test.txt` from the rows of `train.csv` and `test.csv`, one article a row."
     import csv
@@ -264,7 +264,7 @@ def _csv_to_text(folder):
         with open(folder/f'{part}.csv', newline='', encoding='utf-8') as f: rows = [row[0] for row in csv.reader(f)]
         (folder/f'{part}.txt').write_text('\n'.join(rows) + '\n', encoding='utf-8')
 
-# %% ../nbs/00_datasets.ipynb #cell-36
+# %% ../nbs/00_datasets.ipynb #cell-40
 def _speaks():
     "Whether this process is one that talks: no loader's worker, and rank 0 of a distributed run."
     return multiprocessing.parent_process() is None and int(os.environ.get('RANK') or 0) == 0
@@ -279,7 +279,7 @@ def _count(path, unit):
     return sum(f.lower().endswith(suffixes) for d, _, fs in os.walk(path) for f in fs
                if unit != 'reviews' or Path(d).name in ('pos', 'neg', 'unsup'))
 
-# %% ../nbs/00_datasets.ipynb #cell-37
+# %% ../nbs/00_datasets.ipynb #cell-41
 _told = set()
 
 def has_data(name:str)->bool:
@@ -287,7 +287,7 @@ def has_data(name:str)->bool:
     if _setting() == 'full': return name in SOURCES
     return (_folder()/name).is_dir() or (_folder()/f'{name}.tgz').is_file()
 
-# %% ../nbs/00_datasets.ipynb #cell-39
+# %% ../nbs/00_datasets.ipynb #cell-43
 def get_data(
     name:str,   # mnist, fashion_mnist, imagenette, imagewoof, pets, imdb, wikitext; in a folder any name
 )->Path:        # the folder with its files
@@ -315,7 +315,7 @@ def get_data(
         print(f'{name}: {where}; {_count(path, unit):,} {unit}')
     return path
 
-# %% ../nbs/00_datasets.ipynb #cell-42
+# %% ../nbs/00_datasets.ipynb #cell-46
 def read_idx(
     path:Path,   # an IDX file of unsigned bytes, plain or gzipped
 )->Tensor:       # uint8, of the shape that the file states
@@ -334,7 +334,7 @@ def read_idx(
     values = np.frombuffer(data, np.uint8, offset=4 + 4*n_dims)
     return torch.from_numpy(values.reshape(shape).copy())   # the copy owns its memory and may be written
 
-# %% ../nbs/00_datasets.ipynb #cell-44
+# %% ../nbs/00_datasets.ipynb #cell-48
 def load_mnist(
     path:Path,   # folder with the four files of MNIST or Fashion-MNIST
 )->tuple:        # x_train (n, 28, 28) and y_train (n,), x_valid and y_valid; x float32 in [0, 1], y int64
@@ -346,7 +346,7 @@ def load_mnist(
         tensors += [x.float()/255, y.long()]
     return tuple(tensors)
 
-# %% ../nbs/00_datasets.ipynb #cell-47
+# %% ../nbs/00_datasets.ipynb #cell-51
 def show_image(
     t,               # (h, w), (1, h, w) or (3, h, w) tensor or array, on any device, or a PIL image
     ax=None,         # axes to draw on; a new figure if None
@@ -369,7 +369,7 @@ def show_image(
     ax.axis('off')
     return ax
 
-# %% ../nbs/00_datasets.ipynb #cell-48
+# %% ../nbs/00_datasets.ipynb #cell-52
 def show_images(
     ts,            # pictures, each as `show_image` takes it
     titles=None,   # a title for each
@@ -390,11 +390,11 @@ def show_images(
     plt.tight_layout(pad=0.3)
     return axs
 
-# %% ../nbs/00_datasets.ipynb #cell-53
+# %% ../nbs/00_datasets.ipynb #cell-57
 FASHION_NAMES = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
                  'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
 
-# %% ../nbs/00_datasets.ipynb #cell-63
+# %% ../nbs/00_datasets.ipynb #cell-67
 def set_seed(
     s:int,                # the seed
     deterministic=False,  # also ask for algorithms that give the same bits every time; PyTorch raises where it has none

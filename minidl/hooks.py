@@ -146,7 +146,7 @@ class ActivationStats(HooksCallback):
             raise ValueError(f'ActivationStats needs bins and max_batches of at least 1 and limits (low, high), not '
                              f'bins={bins}, max_batches={max_batches}, limits={limits}.')
         self.near, self.bins, self.limits, self.max_batches = near, bins, tuple(map(float, limits)), max_batches
-        self.rows, self.seen, self.every = {}, 0, 1
+        self.rows, self.seen, self.every = {}, 0, 1   # rows: layer -> (batch, numbers (3,), histogram (bins,)) of each
 
     def before_fit(self, learn):
         super().before_fit(learn)
@@ -205,7 +205,7 @@ def _plot_lines(batches, curves):   # curves: label -> layer -> values
 def _plot_hists(hists, batches, limits, ncols=3):
     import matplotlib.pyplot as plt
     ncols = min(ncols, len(hists))
-    n_rows = -(-len(hists)//ncols)
+    n_rows = -(-len(hists)//ncols)   # rounded up
     size = 2.7*ncols, 0.3 + 1.7*n_rows
     fig, axs = plt.subplots(n_rows, ncols, figsize=size, squeeze=False, sharey=True, layout='constrained')
     for ax in axs.flat[len(hists):]: ax.axis('off')
@@ -295,9 +295,9 @@ class ModelSummary:
         widths = [max(map(len, column)) for column in zip(*lines)]
         align = '<', '<', '<', '>', '<', '>'
         table = ['  '.join(f'{v:{a}{w}}' for v, a, w in zip(line, align, widths)).rstrip() for line in lines]
-        table[1:1] = table[len(table):] = ['-'*(sum(widths) + 2*len(widths) - 2)]
+        rule = '-'*(sum(widths) + 2*len(widths) - 2)
         at_least = '' if self.complete else 'at least '
-        return '\n'.join(table + [
+        return '\n'.join([table[0], rule, *table[1:], rule,
             f'{self.n_params:,} parameters, {self.n_trainable:,} of them trainable',
             f'{at_least}{self.macs:,} multiply-adds for a batch of shape {self.xb_shape}'])
 

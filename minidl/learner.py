@@ -261,7 +261,9 @@ def _own(t):
     t = t.detach().to('cpu').contiguous()
     return t if t.untyped_storage().nbytes() == t.numel() * t.element_size() else t.clone()
 
-def _place(t): return (t.device, t.data_ptr(), tuple(t.shape), t.stride(), t.dtype) if t.numel() else id(t)
+def _place(t):
+    "Where a tensor lies: names of one place share one tensor. (All empty tensors lie at address 0.)"
+    return (t.device, t.data_ptr(), tuple(t.shape), t.stride(), t.dtype) if t.numel() else id(t)
 
 def _sum(tensors, text):
     "Check sum of tensors, their names, kinds and shapes, and a text."
@@ -517,7 +519,7 @@ class Learner:
             self(f'before_{name}')
             body()
         except _CANCELS as e: stop = self._end(f'after_cancel_{name}', cancel) if isinstance(e, cancel) else e
-        self.passing = stop
+        self.passing = stop   # for callbacks that must know whether this part came to its own end
         late = self._end(f'after_{name}', cancel)
         self.passing = None
         if stop := _outermost(stop, late): raise stop
@@ -816,7 +818,7 @@ class Learner:
         tensors, info = read_tensors(path)
         if with_opt and info is None: raise ValueError(f'{path} holds no optimizer. It was saved without with_opt.')
         weights = {k: v for k, v in tensors.items() if not k.startswith('opt/')}
-        self.model.load_state_dict(weights, strict=strict)
+        _load_weights(self.model, weights, path, strict)
         if with_opt:
             self._ready_opt(None, None, self.opt is None)
             self.opt.load_state_dict(_unpack_opt(tensors, info))
@@ -839,6 +841,11 @@ class Learner:
 
 # %% ../nbs/05_learner.ipynb #cell-54
 def _owner(method): return type(getattr(method, '__self__', method)).__name__
+
+def _load_weights(model, tensors, path, strict=True):
+    "Fill a model. PyTorch's error says which weights do not fit; this one says in which file, too."
+    try: model.load_state_dict(tensors, strict=strict)
+    except RuntimeError as e: raise RuntimeError(f'{path} does not fit this model. {e}') from None
 
 def _pack_opt(tensors, opt):
     "The model's and the optimizer's tensors in one dict, the rest as JSON types."
@@ -865,7 +872,8 @@ def load_learner(
     model=None,   # your own model, if it is not a registered one
     device=None,  # where to run
 )->Learner:       # for inference: it has no training data
-    "A learner for inference. Raises `ValueError` if the file is damaged or needs a model handed in."
+    """A learner for inference. Raises `ValueError` if the file is damaged or needs a model handed in, `RuntimeError` if
+    its weights do not fit the model."""
     tensors, info = read_tensors(path)
     if info is None or 'model' not in info:
         raise ValueError(f'{path} was not written by export. Use load for a file written by save.')
@@ -877,7 +885,7 @@ def load_learner(
     if model is None and info['model'] is None:
         raise ValueError(f'{path} does not say how to make its model. Hand one in: load_learner(path, model=...).')
     model = make(info['model']) if model is None else model
-    model.load_state_dict(tensors)
+    _load_weights(model, tensors, path)
     dls = DataLoaders(None, None, make(info['pipe'])) if info['pipe'] else None
     return Learner(model.eval(), dls, device=device)
 
@@ -1425,8 +1433,7 @@ def _git_commit():
     except (OSError, subprocess.SubprocessError): return None
 
 class Journal(Callback):
-    """Appends one line of JSON a fit: when, which code, which settings, which seed, what came out (None of it is
-    needed until it is)."""
+    "Appends one line of JSON a fit: when, which code, which settings, which seed, what came out."
     order = 66
     def __init__(self, path='journal.jsonl', note=''): self.path, self.note, self.entry = Path(path), note, None
     def before_fit(self, learn):
@@ -1447,11 +1454,26 @@ class Journal(Callback):
         outcome = dict(epochs=len(rows), finished=len(rows) == learn.n_epochs, result=rows[-1] if rows else None)
         line = json.dumps(self.entry | outcome, default=str)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, 'a', encoding='utf-8') as f: f.write(line + '\n')
+        with open(self.path, 'ab+') as f:   # it is read anywhere, and written at its end
+            if f.tell():
+                f.seek(-1, os.SEEK_END)
+                if f.read(1) != b'\n': line = '\n' + line   # half a line of a process that was killed stays alone
+            f.write(f'{line}\n'.encode())
 
 def read_journal(path='journal.jsonl')->list:
-    "What a `Journal` has written: one dict for each fit."
-    return [json.loads(line) for line in open(path, encoding='utf-8')]
+    """What a `Journal` has written: one dict for each fit. A line that is not whole (a process was killed while it
+    wrote) is left out, with a warning that names file and line."""
+    entries, broken = [], []
+    for i, line in enumerate(Path(path).read_text(encoding='utf-8', errors='replace').split('\n'), 1):
+        if not line.strip(): continue
+        try: entry = json.loads(line)
+        except ValueError: entry = None
+        if isinstance(entry, dict): entries.append(entry)
+        else: broken.append(str(i))
+    if broken:
+        warnings.warn(f"{path}, line {', '.join(broken)}: no whole entry, left out. Was a process killed in writing?",
+                      stacklevel=2)
+    return entries
 
 # %% ../nbs/05_learner.ipynb #cell-117
 class Checkpoint(Monitor):

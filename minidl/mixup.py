@@ -53,7 +53,7 @@ class NoneReduce:
             name = getattr(inner, '__name__', type(inner).__name__)
             raise TypeError(f"{name} has neither an attribute nor a parameter reduction, so it cannot give a loss for "
                             "each sample. Write it as f(pred, targ, reduction='mean') that knows 'none'.")
-        self.loss_func, self.kept = loss_func, []
+        self.loss_func, self.kept = loss_func, []   # kept: a stack, since blocks may stand within blocks
         self.owner = inner if has_attr and 'reduction' not in params else None
 
     def __enter__(self):
@@ -201,7 +201,8 @@ class MixUp(Mixing):
     def start(self, learn, rng, n, device):
         t = rng.beta(self.alpha, self.alpha, n)
         self.share = on_device(np.maximum(t, 1-t), device)      # (bs,)
-        self.inside.begin(layer := self.layers[rng.integers(len(self.layers))])
+        layer = self.layers[rng.integers(len(self.layers))]
+        self.inside.begin(layer)
         if layer is not None: return
         if not tensors_in(learn.xb): raise TypeError(f'MixUp found no tensor in a {type(learn.xb).__name__}.')
         learn.xb = map_tensors(self.mix, learn.xb)
@@ -294,7 +295,8 @@ class CutMix(Mixing):
     def start(self, learn, rng, n, device):
         xs = tensors_in(learn.xb)
         sizes = {tuple(x.shape[2:] or x.shape[1:]) if x.ndim and len(x) == n else () for x in xs}
-        if len(sizes) != 1 or not math.prod(size := sizes.pop()) or not size:
+        size = sizes.pop() if len(sizes) == 1 else ()
+        if not size or not math.prod(size):
             raise ValueError(f'CutMix cuts through the dimensions after batch ({n}) and channels, which must be alike '
                              f'in all inputs, and got shapes {[tuple(x.shape) for x in xs]}. MixUp needs none.')
         lo, hi, area = cut_boxes(rng, rng.beta(self.alpha, self.alpha, n), size)
@@ -346,8 +348,9 @@ def reliability(
     "Confidence, that is the largest probability, against accuracy (Guo et al. 2017, section 2)."
     conf, guess = pred.float().softmax(-1).max(-1)
     bins = (conf * n_bins).ceil().long().clamp(1, n_bins) - 1                       # bin i holds (i/n, (i+1)/n]
-    count, *sums = [torch.bincount(bins, v, n_bins) for v in (torch.ones_like(conf), conf, (guess == targ).float())]
-    return sums[0]/count, sums[1]/count, count/count.sum()
+    def total(v): return torch.bincount(bins, v, n_bins)                            # sum of `v` (bs,) in each bin
+    count = total(torch.ones_like(conf))
+    return total(conf)/count, total((guess == targ).float())/count, count/count.sum()
 
 def calibration_error(
     pred:Tensor,     # logits, shape (bs, k), of all samples at once

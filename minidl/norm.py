@@ -174,7 +174,8 @@ class _Scaler:
     def __call__(self, hook, m, inp, outp):
         if any(m.weight is other.weight for other in self.seen): return
         std, mean = torch.std_mean(outp if outp.dtype == torch.float64 else outp.float(), correction=0)
-        mean, std = self.seen[m] = mean.item(), std.item()
+        mean, std = mean.item(), std.item()
+        self.seen[m] = mean, std
         if not self.correct: return
         if not 1e-30 < std < math.inf:
             why = 'has a std of 0' if std < 1 else 'is not finite'
@@ -233,7 +234,8 @@ def lsuv_init(
     with _untouched(model) as begin_again, torch.no_grad(), Hooks(names, scaler):
         before = scaler.one_pass(model.train(), xb, correct=False)
         if not before: raise ValueError('xb reaches no linear or convolutional layer. Is the model compiled?')
-        for m in before if ortho else (): _orthogonal(m)
+        if ortho:
+            for m in before: _orthogonal(m)
         for i in range(max_iter + 1):
             begin_again()
             after = scaler.one_pass(model, xb, correct=i < max_iter)

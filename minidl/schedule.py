@@ -8,7 +8,7 @@ __all__ = ['annealer', 'sched_lin', 'sched_cos', 'sched_exp', 'sched_poly', 'sch
            'fit_flat_cos', 'restored', 'LRCurve', 'lr_find', 'TorchScheduler']
 
 # %% ../nbs/06_anneal.ipynb #cell-2
-import copy, functools, math
+import copy, math
 from bisect import bisect_right
 from collections import Counter, OrderedDict, defaultdict
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def annealer(
         def schedule(pos): return f(start, end, pos, *args, **kwargs)
         schedule(0.)   # wrong arguments are errors here, not in a fit
         return schedule
-    make.__name__ = make.__qualname__ = f.__name__
+    make.__name__ = make.__qualname__ = f.__name__   # not functools.wraps: the arguments are not those of f
     make.__doc__, make.__module__ = f.__doc__, f.__module__
     return make
 
@@ -86,7 +86,7 @@ def combine_scheds(
                          'one.')
     starts = [math.fsum(pcts[:i]) for i in range(len(pcts))]
     def schedule(pos):
-        i = bisect_right(starts, pos, lo=1) - 1
+        i = bisect_right(starts, pos, lo=1) - 1   # the last phase that has begun
         return scheds[i](min((pos - starts[i]) / pcts[i], 1.) if pcts[i] else 1.)
     return schedule
 
@@ -373,10 +373,10 @@ class LRCurve:
             import matplotlib.pyplot as plt
             ax = plt.subplots(figsize=(6, 3.5))[1]
         ax.plot(self.lrs, self.losses, color='silver', lw=1, label='batches')
-        ax.plot(self.lrs, self.smooth, color='C0', label='smoothed')
+        ax.plot(self.lrs, self.smooth.numpy(), color='C0', label='smoothed')
         for (name, lr), color, marker in zip(self.suggestions.items(), ('C3', 'C2', 'C1'), 'v^o'):
             if not lr: continue
-            height = self.smooth[bisect_right(self.lrs, lr) - 1]
+            height = self.smooth[bisect_right(self.lrs, lr) - 1].item()
             ax.plot(lr, height, marker, color=color, ms=8, label=f'{name}: {lr:.2g}')
         lo, hi = min(self.losses), self.losses[0]
         ax.set(xscale='log', xlabel='learning rate', ylabel='training loss')

@@ -10,10 +10,12 @@ __all__ = ['UNK', 'PAD', 'BOS', 'EOS', 'TK_REP', 'TK_WREP', 'TK_UP', 'TK_MAJ', '
            'label_for_lm']
 
 # %% ../nbs/11_text.ipynb #cell-2
-import functools, hashlib, html, inspect, json, multiprocessing, os, re, signal, textwrap, threading, time, warnings
+import functools, hashlib, html, inspect, json, multiprocessing, os, pickle, re, signal, textwrap, threading, time
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from importlib import metadata
@@ -185,12 +187,26 @@ def _tokenize(tok, items):
     return TokenLists(tokens.flat, tokens.offsets[ends], of_word.table)
 
 # %% ../nbs/11_text.ipynb #cell-45
-_own = None     # a worker's tokenizer, with the words that it remembers
+_own = None     # a worker's tokenizer, with the words that it remembers; or the error that it could not be had
 
-def _start_worker(tok):
-    "Leave Ctrl-C to the parent, and end when the parent has ended."
+def _not_sent(e):
+    return pickle.PicklingError(
+        f"A rule cannot be sent to the Tokenizer's workers ({e}). Move its function into a module, a .py file, and "
+        "import it; or take n_workers=1; or, where processes can be forked, "
+        "multiprocessing.set_start_method('fork', force=True).")
+
+def _packed(tok, rules):
+    "A tokenizer and its rules, {name: function}, for a worker that knows none but minidl's. Raises PicklingError."
+    try: return pickle.dumps((tok, rules))
+    except (pickle.PicklingError, AttributeError, TypeError) as e: raise _not_sent(e) from None
+
+def _start_worker(packed):
+    "Take the tokenizer, leave Ctrl-C to the parent, and end when the parent has ended."
     global _own
-    _own = tok
+    try:
+        _own, rules = pickle.loads(packed) if isinstance(packed, bytes) else packed
+        REGISTRY.update(rules)
+    except Exception as e: _own = _not_sent(e)      # a worker that fails here would look like one that was killed
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     def watch():
         multiprocessing.parent_process().join()
@@ -201,8 +217,11 @@ def _end_pool(pool):
     "End the workers, and wait for it unless it is the pool's own thread that came here by garbage collection."
     pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
 
-def _work(items): return _tokenize(_own, items)
+def _work(items):
+    if isinstance(_own, Exception): raise _own
+    return _tokenize(_own, items)
 
+# %% ../nbs/11_text.ipynb #cell-47
 def _with_bar(results, n):
     "`results`, with a progress bar once they have taken five seconds."
     from fastprogress import progress_bar
@@ -215,7 +234,7 @@ def _with_bar(results, n):
             bar.update(0)
         if bar: bar.update(i)
 
-# %% ../nbs/11_text.ipynb #cell-46
+# %% ../nbs/11_text.ipynb #cell-48
 @functools.cache
 def _splitter(kind, lang):
     "The function that cuts a word, and what clings to it, into tokens."
@@ -227,7 +246,7 @@ def _splitter(kind, lang):
     nlp = spacy.blank(lang).tokenizer
     return lambda word: [t.text for t in nlp(word)]
 
-# %% ../nbs/11_text.ipynb #cell-48
+# %% ../nbs/11_text.ipynb #cell-50
 _FORMAT = 1     # to be raised when the same settings give other tokens
 
 def _source(rule):
@@ -245,7 +264,7 @@ def _cache_file(tok, items):
         digest.update(b'%d %d ' % (isinstance(item, str), len(data)) + data)
     return cache_folder()/'tokens'/f'{digest.hexdigest()[:32]}.safetensors'
 
-# %% ../nbs/11_text.ipynb #cell-49
+# %% ../nbs/11_text.ipynb #cell-51
 def _check_sum(flat, offsets): return hashlib.blake2b(flat.tobytes() + offsets.tobytes()).hexdigest()
 
 def _load(file):
@@ -254,9 +273,25 @@ def _load(file):
     try:
         tensors, info = read_tensors(file)
         flat, offsets = tensors['flat'].numpy(), tensors['offsets'].numpy()
-        if info['sum'] == _check_sum(flat, offsets): return TokenLists(flat, offsets, info['table'])
+        if info['sum'] == _check_sum(flat, offsets):
+            with suppress(OSError): os.utime(file)      # used now
+            return TokenLists(flat, offsets, info['table'])
+    except FileNotFoundError: return None       # another process has just made room
     except (OSError, ValueError, KeyError, TypeError): pass
     warnings.warn(f'{file} is damaged; the texts are tokenized again.')
+
+# %% ../nbs/11_text.ipynb #cell-52
+def _make_room(folder, keep=4*2**30):
+    "Delete what was not used for longest until the rest takes no more than `keep` bytes; the newest file stays."
+    files = []
+    for file in folder.glob('*.safetensors*'):          # and what a killed process left of one
+        with suppress(OSError):                         # another process may be deleting, too
+            stat = file.stat()
+            files.append((stat.st_mtime_ns, stat.st_size, file))
+    for i, (_, size, file) in enumerate(sorted(files, reverse=True)):
+        keep -= size
+        if i and keep < 0:
+            with suppress(OSError): file.unlink()
 
 def _store(file, tokens):
     own = file.with_name(f'{os.getpid()}-{file.name}')      # another process may be writing the same
@@ -264,10 +299,11 @@ def _store(file, tokens):
         write_tensors(own, dict(flat=torch.from_numpy(tokens.flat), offsets=torch.from_numpy(tokens.offsets)),
                       dict(table=tokens.table, sum=_check_sum(tokens.flat, tokens.offsets)))
         os.replace(own, file)
+        _make_room(file.parent)
     except OSError as e: warnings.warn(f'The tokens could not be kept in {file.parent} ({e}); the next run will '
                                        'tokenize again. MINIDL_CACHE names another folder.')
 
-# %% ../nbs/11_text.ipynb #cell-51
+# %% ../nbs/11_text.ipynb #cell-55
 def _undo_marks(tokens):
     "Tokens with what the marks among them say done."
     tokens = iter(tokens)
@@ -283,7 +319,7 @@ def _undo_marks(tokens):
 
 _GLUED = re.compile(r" (?=[.,;:!?…)\]}%]|n't\b|'(?:s|re|ve|ll|d|m)\b)|(?<=[(\[{$]) | ?(?=\n)|(?<=\n) ")
 
-# %% ../nbs/11_text.ipynb #cell-52
+# %% ../nbs/11_text.ipynb #cell-56
 PRE_RULES = 'fixup_text', 'sub_br', 'replace_rep', 'replace_wrep', 'spec_add_spaces', 'rm_useless_spaces'
 POST_RULES = 'replace_all_caps', 'deal_caps'
 
@@ -303,12 +339,12 @@ def _checked(texts):
                             'file. Drop such rows, or make them empty strings.')
     return texts
 
-# %% ../nbs/11_text.ipynb #cell-53
+# %% ../nbs/11_text.ipynb #cell-57
 @register_tfm
 @dataclass
 class Tokenizer:
     """Texts as tokens: after the rules, between xxbos and xxeos. Raises TypeError for what is no text, ValueError for
-    what is no UTF-8, RuntimeError when a worker was killed."""
+    what is no UTF-8, RuntimeError when a worker was killed, PicklingError for a rule that cannot be sent to one."""
     n_workers:int = 1                   # processes that share the work; 1: this one
     tok:str = 'spacy'                   # 'spacy', or 'regex', which needs nothing installed
     lang:str = 'en'                     # language, for spaCy
@@ -366,11 +402,17 @@ class Tokenizer:
 
     def _in_workers(self, jobs):
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.n_workers, None, _start_worker, [copy(self)])
+            context = multiprocessing.get_context()
+            own = copy(self), {name: REGISTRY[name] for name in (*self.pre_rules, *self.post_rules)}
+            if context.get_start_method() != 'fork': own = _packed(*own)
+            self._pool = ProcessPoolExecutor(self.n_workers, context, _start_worker, [own])
             # a multiprocessing.Process waits at its end for its children; before that (and before it closes their
             # queues, at priority 10) they must have been told to end
             Finalize(self, _end_pool, [self._pool], exitpriority=100)
         try: yield from self._pool.map(_work, jobs)     # in the order of the jobs
+        except pickle.PicklingError:
+            self.close()
+            raise
         except BrokenProcessPool:
             self.close()
             raise RuntimeError('A worker process of the Tokenizer was killed, perhaps as memory ran out. Call it '
@@ -395,7 +437,7 @@ class Tokenizer:
         "Readable text."
         return _GLUED.sub('', ' '.join(_undo_marks(tokens)))
 
-# %% ../nbs/11_text.ipynb #cell-65
+# %% ../nbs/11_text.ipynb #cell-69
 @register_tfm
 @dataclass
 class Numericalizer:
@@ -446,7 +488,7 @@ class Numericalizer:
                              f'{len(self.vocab or ())} tokens, from 0 on. Does it belong to these texts?')
         return [self.vocab[i] for i in ids]
 
-# %% ../nbs/11_text.ipynb #cell-74
+# %% ../nbs/11_text.ipynb #cell-78
 class LMLoader(EpochBatches):
     """The texts as one stream in `bs` rows: batches (xb, yb) of `bptt` columns, int64, yb one token on. Each row
     carries on where it stopped in the batch before; each token but the first is a target once. The last batches may
@@ -495,7 +537,7 @@ class LMLoader(EpochBatches):
         "The rows of one process of several."
         return LMLoader(self.ids, self.bs, self.bptt, self.shuffle, self.seed, rank, n_ranks)
 
-# %% ../nbs/11_text.ipynb #cell-81
+# %% ../nbs/11_text.ipynb #cell-85
 def pad_collate(
     samples:list,           # (ids,) or (ids, target) of each text; ids are int64 tensors (len,)
     pad_idx:int=PAD_ID,     # the number that fills up
@@ -512,7 +554,7 @@ def pad_collate(
         row[start:start + len(t)] = torch.as_tensor(t)
     return (ids, lengths), *map(default_collate, targets)
 
-# %% ../nbs/11_text.ipynb #cell-86
+# %% ../nbs/11_text.ipynb #cell-90
 class LengthBatches(EpochPairs):
     "`EpochPairs` of items of about equal length."
     def __init__(self,
@@ -538,7 +580,7 @@ class LengthBatches(EpochPairs):
         turn = torch.cat([longest[None], turn[turn != longest]])
         return torch.cat([batches[turn].flatten(), mixed[n_full:]])
 
-# %% ../nbs/11_text.ipynb #cell-89
+# %% ../nbs/11_text.ipynb #cell-93
 class TextList(ItemList):
     "Texts as files, as strings, or as the numbers of their tokens."
     extensions, settings = ('.txt',), ('pad_first',)
@@ -578,7 +620,7 @@ class TextList(ItemList):
     def show_items(self, xs, titles, width=100, **kwargs):
         for x, title in zip(xs, titles): print(f'{title or ""}\t{textwrap.shorten(x, width)}')
 
-# %% ../nbs/11_text.ipynb #cell-92
+# %% ../nbs/11_text.ipynb #cell-96
 def text_vocab(
     dls,        # `DataLoaders` of texts, of a language model or a classifier
 )->list:        # tokens, in the order of their numbers
@@ -587,7 +629,7 @@ def text_vocab(
         if isinstance(p, Numericalizer): return p.vocab
     raise ValueError('These loaders have no vocabulary of texts; label with proc_x=[Tokenizer(), Numericalizer()].')
 
-# %% ../nbs/11_text.ipynb #cell-97
+# %% ../nbs/11_text.ipynb #cell-101
 class LMPipe(Pipe):
     "The `Pipe` of a language model, where inputs and targets are rows of text."
     vocab = property(lambda self: text_vocab(DataLoaders(None, pipe=self)), doc='The tokens.')
@@ -616,7 +658,7 @@ def make_lm_pipe(**spec):
     pipe = make_pipe(**spec)
     return LMPipe(pipe.items, proc_x=pipe.proc_x)
 
-# %% ../nbs/11_text.ipynb #cell-98
+# %% ../nbs/11_text.ipynb #cell-102
 class LMLists(LabeledLists):
     "Training and validation texts, ready to become streams."
     def to_dls(self,

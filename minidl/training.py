@@ -30,7 +30,7 @@ def mix_seed(
 )->int:          # in [0, 2**63)
     "A seed that is a pure function of `keys`, and unrelated for neighboring keys or another order of the same keys."
     text = ','.join(str(int(k)) for k in keys)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') >> 1   # 63 bits: no sign
 
 # %% ../nbs/04_minibatch_training.ipynb #cell-129
 class EpochBatches(Sampler):
@@ -47,8 +47,8 @@ class EpochBatches(Sampler):
         if bs < 1 or bs != int(bs):
             raise ValueError(f'The batch size must be a whole number of at least 1, not bs={bs}.')
         if drop_last and n < bs:
-            raise ValueError(f'drop_last=True leaves nothing of {n} items, which do not fill one batch '
-                                                  f'of bs={bs}; take a smaller bs or drop_last=False.')
+            raise ValueError(f'drop_last=True leaves nothing of {n} items, which do not fill one batch of bs={bs}; '
+                             'take a smaller bs or drop_last=False.')
         self.n, self.bs, self.shuffle, self.drop_last = n, int(bs), shuffle, drop_last
         self.seed, self.as_tensor = seed, as_tensor
         self.epoch, self.skip = 0, 0                # what the next iteration goes through

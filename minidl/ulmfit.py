@@ -233,7 +233,8 @@ class TextClassifier(nn.Module):
             raise ValueError('A text of the batch has no tokens, and nothing can be said about it. A Tokenizer gives '
                              'even an empty text xxbos and xxeos.')
         lengths, pads = lengths.to(ids.device), (ids != self.pad_idx).int().argmax(1)     # pads before each text
-        early = -(-(lengths - self.max_len).clamp(min=0) // self.bptt) * self.bptt    # tokens read without gradients
+        # whole pieces, rounded up, so that at most max_len tokens are left
+        early = -(-(lengths - self.max_len).clamp(min=0) // self.bptt) * self.bptt    # tokens without gradients
         state, notes = self.encoder.zero_state(len(ids)), self.head.blank(len(ids), ids)
         with torch.no_grad(): state, notes = self.read(shift_left(ids, pads), early, state, notes)
         _, notes = self.read(shift_left(ids, pads + early), lengths - early, state, notes)
@@ -256,7 +257,7 @@ class TextClassifier(nn.Module):
         back = order.argsort()
         return [tuple(o[:, back] for o in hc) for hc in state], [o[back] for o in notes]
 
-# %% ../nbs/12_ulmfit.ipynb #cell-52
+# %% ../nbs/12_ulmfit.ipynb #cell-53
 @register
 def get_text_classifier(
     n_tokens:int,             # size of the vocabulary
@@ -278,7 +279,7 @@ def classifier_splitter(
     "A group for the embedding, for each LSTM layer, and for the head."
     return [model.encoder.embed, *model.encoder.rnns, model.head]
 
-# %% ../nbs/12_ulmfit.ipynb #cell-53
+# %% ../nbs/12_ulmfit.ipynb #cell-54
 def text_classifier_learner(
     dls,                # `DataLoaders` of labeled texts
     config:dict=None,   # arguments of `get_text_classifier`; those of size come from `encoder` if they are left out
@@ -304,7 +305,7 @@ def text_classifier_learner(
     return Learner(model, dls, pipe.loss_func, opt_func, metrics=metrics, cbs=cbs, splitter=classifier_splitter,
                    **kwargs)
 
-# %% ../nbs/12_ulmfit.ipynb #cell-55
+# %% ../nbs/12_ulmfit.ipynb #cell-56
 def unfreeze_gradually(
     learn:Learner,   # as `text_classifier_learner` makes it
     stages,          # (epochs, rate of the head) of each stage: the first trains the head alone, the last everything
@@ -321,7 +322,7 @@ def unfreeze_gradually(
     finally: learn.unfreeze()
     return rows
 
-# %% ../nbs/12_ulmfit.ipynb #cell-65
+# %% ../nbs/12_ulmfit.ipynb #cell-67
 @torch.no_grad()
 def token_effects(
     learn:Learner,       # of `text_classifier_learner`, or one that `load_learner` read
@@ -343,7 +344,7 @@ def token_effects(
     effects = (odds[-1] - odds[:-1]).masked_fill(ids[0] < len(SPECIAL_TOKENS), 0.)     # marks are no words
     return [text_vocab(learn.dls)[t] for t in ids[0]], effects, pipe.proc_y.decode(i)
 
-# %% ../nbs/12_ulmfit.ipynb #cell-66
+# %% ../nbs/12_ulmfit.ipynb #cell-68
 def show_effects(
     tokens:list,        # of `token_effects`
     effects:Tensor,     # likewise
@@ -357,17 +358,18 @@ def show_effects(
         if x + len(t) > width: x, y = 0, y + 1
         places.append((x, y, t))
         x += len(t) + 1
-    fig, ax = plt.subplots(figsize=(0.085*width, 0.3*(y + 1) + 0.4))
-    ax.set_position([0, 0, 1, 1 - 0.3/(0.3*(y + 1) + 0.4)])     # room for the title
+    height = 0.3*(y + 1) + 0.4                  # inches: 0.3 a line, and some for the title
+    fig, ax = plt.subplots(figsize=(0.085*width, height))
+    ax.set_position([0, 0, 1, 1 - 0.3/height])
     top = max(float(effects.abs().max()), 1e-6)
-    for (x, y_t, t), effect in zip(places, effects.tolist()):
-        ax.text(x, y_t, t, family='monospace', fontsize=9, va='center',
+    for (left, line, t), effect in zip(places, effects.tolist()):
+        ax.text(left, line, t, family='monospace', fontsize=9, va='center',
                 bbox=dict(boxstyle='square,pad=0.15', lw=0, color=plt.cm.PiYG(0.5 + 0.4*effect/top)))
     ax.set(xlim=(0, width), ylim=(y + 0.7, -0.7), title=title)
     ax.axis('off')
     return fig
 
-# %% ../nbs/12_ulmfit.ipynb #cell-71
+# %% ../nbs/12_ulmfit.ipynb #cell-73
 @register_tfm
 @dataclass
 class Backwards:

@@ -184,7 +184,8 @@ def test_keys_are_those_of_lstm_and_embedding_and_the_tied_weight_is_one_paramet
     model(batches()[0][0])
     assert list(model.state_dict()) == keys
 
-@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
+                         ids=['deepcopy', 'pickle'])
 def test_a_copy_is_independent_tied_and_has_the_state(duplicate):
     model, bs = lm(), batches()
     model(bs[0][0])
@@ -260,7 +261,8 @@ class Stop(Callback):
     def after_batch(self, learn):
         if learn.training and (learn.epoch, learn.iter) == self.at: raise RuntimeError('power cut')
 
-EXTRA = dict(nothing=lambda: [], ema=lambda: [EMA(0.8), GradientClip(0.3)], accumulated=lambda: [GradientAccumulation(2)],
+EXTRA = dict(nothing=lambda: [], ema=lambda: [EMA(0.8), GradientClip(0.3)],
+             accumulated=lambda: [GradientAccumulation(2)],
              amp=lambda: [AMP()], half=lambda: [MixedPrecision()])
 
 @pytest.mark.parametrize('extra', EXTRA)
@@ -292,7 +294,8 @@ def test_the_rate_finder_leaves_the_state_and_everything_else():
 
 # ---- half precision, compiling, files, two processes
 
-@pytest.mark.parametrize('cb', [AMP, lambda: MixedPrecision(loss_scale=64, dynamic=False)], ids=['AMP', 'MixedPrecision'])
+@pytest.mark.parametrize('cb', [AMP, lambda: MixedPrecision(loss_scale=64, dynamic=False)],
+                         ids=['AMP', 'MixedPrecision'])
 def test_half_precision_trains_near_single_without_warnings(cb):
     a, b = make(lr=3e-3).fit(2), make(cb(), lr=3e-3).fit(2)
     assert b.recorder.losses == pytest.approx(a.recorder.losses, rel=0.02)
@@ -301,7 +304,7 @@ def test_half_precision_trains_near_single_without_warnings(cb):
     assert b.get_preds()[0].dtype == torch.float32
 
 def test_a_compiled_fit_is_the_plain_one():
-    with warnings.catch_warnings(record=True) as caught:   # not 'error': the tracer raises and hides warnings of its own
+    with warnings.catch_warnings(record=True) as caught:  # not 'error': the tracer raises and hides warnings of its own
         warnings.simplefilter('always')
         torch.compiler.reset()
         a, b = make().fit(2), make(Compile(backend='eager')).fit(2)

@@ -210,8 +210,8 @@ def test_an_empty_folder_is_an_empty_list_but_no_item_list(tmp_path):
     with pytest.raises(ValueError, match='end in .pdf'): ImageList.from_files(tmp_path, extensions='.pdf')
     assert len(ItemList.from_files(tmp_path)) == 1
 
-STRANGE = ['Zürich/Käse 1.png', 'with space/b c.png', '日本/猫.png', 'a#b/50%.png', "it's/q\"uote.png", 'x.y/[1].png',
-           'é/é.png']
+STRANGE = ['Zürich/Käse 1.png', 'with space/b c.png', '日本/猫.png', 'a#b/50%.png', "it's/q\"uote.png",
+           'x.y/[1].png', 'é/é.png']
 
 def test_names_may_hold_any_letters_and_spaces(tmp_path):
     for i, name in enumerate(STRANGE): plain(tmp_path/name, 30*i)
@@ -579,7 +579,7 @@ def test_grandparents_split():
     assert grandparent_splitter('val/a/1.jpg', valid_name='val')
     assert grandparent_splitter('t/a/1.jpg', train_name='t') is False
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(n=st.integers(2, 300), p_valid=st.floats(0.05, 0.95), seed=st.integers(-5, 2**40))
 def test_a_random_split_is_a_partition_with_exactly_the_share_asked_for(n, p_valid, seed):
     il = ItemList(range(n), table=dict(row=list(range(n))))
@@ -599,7 +599,7 @@ def test_another_seed_is_another_split_and_the_global_generators_are_left_alone(
     files = [f'a/{i}.jpg' for i in range(40)]
     assert len({tuple(random_splitter(f, seed=s) for f in files) for s in range(20)}) == 20 and rng_states() == before
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(files=st.sets(st.tuples(st.sampled_from('abc'), st.text('xyz01 é日', min_size=1, max_size=6)), min_size=1,
                      max_size=40),
        prefix=st.sampled_from(['/', '/home/me', 'data', '../..', 'C x/é']), seed=st.integers(0, 9))
@@ -754,7 +754,7 @@ def test_the_first_label_says_what_kind_of_target_is_meant(labels, kind):
 ROWS = [st.lists(st.floats(-1e6, 1e6, width=32), min_size=k, max_size=k) for k in range(5)]
 LABELS = st.lists(st.sampled_from(['cat', 'dog', 'Zürich', '猫', 'a b', '10', '9']), min_size=1, max_size=20)
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=LABELS)
 def test_categories_round_trip(labels):
     p = CategoryProcessor()
@@ -768,7 +768,7 @@ def test_categories_round_trip(labels):
         said = p.decode_pred(row)
         assert said.label == label and said.target == t and abs(said.probs.sum() - 1) < 1e-5
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=st.lists(st.sets(st.sampled_from(['cat', 'dog', 'é', '10'])), min_size=1, max_size=20),
        as_text=st.booleans(), sep=st.sampled_from(' ;|'))
 def test_several_categories_round_trip(labels, as_text, sep):
@@ -782,7 +782,7 @@ def test_several_categories_round_trip(labels, as_text, sep):
         said = again.decode_pred(9*(2*t - 1))
         assert set(said.label) == label and torch.equal(said.target, t) and said.probs.shape == t.shape
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=st.integers(1, 4).flatmap(lambda k: st.lists(ROWS[k], min_size=1, max_size=9)))
 def test_numbers_round_trip_in_the_shape_of_predictions(labels):
     p, k = RegressionProcessor(), len(labels[0])

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from minidl import datasets
-from minidl.datasets import Source, build_once, download, extract, get_data, has_data, load_mnist, read_idx, show_image, show_images
+from minidl.datasets import (Source, build_once, download, extract, get_data, has_data, load_mnist, read_idx,
+                             show_image, show_images)
 
 MD5 = lambda b: hashlib.md5(b).hexdigest()
 BLOB = bytes(i * i % 251 for i in range(300_000))
@@ -123,7 +124,8 @@ def test_a_wrong_digest_names_both_and_leaves_nothing(tmp_path):
 
 
 def test_a_wrong_size_is_named(tmp_path):
-    with Server(dict(blob=BLOB[:-5])) as s, pytest.raises(ValueError, match='299,995 bytes instead of 300,000'): fetch(s, tmp_path/'blob')
+    with Server(dict(blob=BLOB[:-5])) as s, pytest.raises(ValueError, match='299,995 bytes instead of 300,000'):
+        fetch(s, tmp_path/'blob')
     assert os.listdir(tmp_path) == []
 
 
@@ -148,7 +150,8 @@ def test_a_stalled_server_times_out_with_pauses_that_grow_and_ends_in_a_sentence
 
 def test_nobody_listening_ends_in_a_sentence(tmp_path):
     with Server({}) as s: url = s.url
-    with pytest.raises(ConnectionError, match='Without a network'): download(url + 'blob', tmp_path/'blob', tries=2, wait=0.01)
+    with pytest.raises(ConnectionError, match='Without a network'):
+        download(url + 'blob', tmp_path/'blob', tries=2, wait=0.01)
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -165,7 +168,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
             return Full()
         return f
     monkeypatch.setattr('builtins.open', full)
-    with Server(dict(blob=BLOB)) as s, pytest.raises(OSError, match='the disk is full.*MINIDL_CACHE'): fetch(s, tmp_path/'blob')
+    with Server(dict(blob=BLOB)) as s, pytest.raises(OSError, match='the disk is full.*MINIDL_CACHE'):
+        fetch(s, tmp_path/'blob')
     assert os.listdir(tmp_path) == []
 
 
@@ -211,7 +215,8 @@ ARCHIVE = tgz('toy-160', {'train/a/1.jpg': b'j', 'val/a/2.jpg': b'k'})
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
     "A public data set called toy, whose server each test starts."
-    monkeypatch.setitem(datasets.SOURCES, 'toy', Source('unset', {'toy-160.tgz': (len(ARCHIVE), MD5(ARCHIVE))}, 'images', ''))
+    monkeypatch.setitem(datasets.SOURCES, 'toy',
+                        Source('unset', {'toy-160.tgz': (len(ARCHIVE), MD5(ARCHIVE))}, 'images', ''))
     monkeypatch.setenv('MINIDL_DATA', 'full')
     monkeypatch.setenv('MINIDL_CACHE', str(tmp_path/'cache'))
     return tmp_path/'cache'
@@ -229,7 +234,8 @@ def test_full_downloads_once_through_a_mirror(toy, monkeypatch, capsys):
 
 def test_mnist_comes_as_four_files_from_a_folder_of_the_mirror(toy, monkeypatch):
     files = {f: f.encode() for f in datasets.SOURCES['mnist'].files}
-    monkeypatch.setitem(datasets.SOURCES, 'toy', Source('unset', {f: (len(b), MD5(b)) for f, b in files.items()}, 'reviews', ''))
+    monkeypatch.setitem(datasets.SOURCES, 'toy',
+                        Source('unset', {f: (len(b), MD5(b)) for f, b in files.items()}, 'reviews', ''))
     with Server({f'toy/{f}': b for f, b in files.items()}) as s:
         monkeypatch.setenv('MINIDL_MIRROR', s.url)
         path = get_data('toy')
@@ -238,11 +244,13 @@ def test_mnist_comes_as_four_files_from_a_folder_of_the_mirror(toy, monkeypatch)
 
 def test_two_processes_asking_at_once_download_once(toy):
     code = ("import sys; from minidl import datasets; from minidl.datasets import Source; "
-            f"datasets.SOURCES['toy'] = Source('unset', {{'toy-160.tgz': ({len(ARCHIVE)}, '{MD5(ARCHIVE)}')}}, 'images', ''); "
+            f"files = {{'toy-160.tgz': ({len(ARCHIVE)}, '{MD5(ARCHIVE)}')}}; "
+            "datasets.SOURCES['toy'] = Source('unset', files, 'images', ''); "
             "p = datasets.get_data('toy'); assert (p/'train'/'a'/'1.jpg').exists()")
     with Server({'toy-160.tgz': ARCHIVE}) as s:
         env = os.environ | dict(MINIDL_MIRROR=s.url, OMP_NUM_THREADS='1')
-        both = [subprocess.Popen([sys.executable, '-c', code], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+        both = [subprocess.Popen([sys.executable, '-c', code], env=env, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT) for _ in range(2)]
         out = [p.communicate(timeout=100)[0].decode() for p in both]
         assert [p.returncode for p in both] == [0, 0], out
         assert len(s.requests) == 1
@@ -359,7 +367,8 @@ def test_idx_round_trip_for_any_rank(tmp_path):
         assert torch.equal(read_idx(tmp_path/'t'), t)
 
 
-@pytest.mark.parametrize('content,says', [(b'', 'no IDX'), (b'hello', 'no IDX'), (idx(torch.zeros(3, 3, dtype=torch.uint8))[:-1], 'cut off'),
+@pytest.mark.parametrize('content,says', [(b'', 'no IDX'), (b'hello', 'no IDX'),
+                                          (idx(torch.zeros(3, 3, dtype=torch.uint8))[:-1], 'cut off'),
                                           (b'\0\0\x08\x03\0\0', 'cut off')])
 def test_a_broken_idx_file_is_a_sentence(tmp_path, content, says):
     (tmp_path/'t').write_bytes(content)
@@ -373,7 +382,8 @@ def test_a_cut_off_gzip_is_a_sentence(tmp_path):
 
 def test_labels_that_do_not_match_the_images_are_named(tmp_path):
     for part in 'train', 't10k':
-        (tmp_path/f'{part}-images-idx3-ubyte.gz').write_bytes(gzip.compress(idx(torch.zeros(3, 2, 2, dtype=torch.uint8))))
+        images = gzip.compress(idx(torch.zeros(3, 2, 2, dtype=torch.uint8)))
+        (tmp_path/f'{part}-images-idx3-ubyte.gz').write_bytes(images)
         (tmp_path/f'{part}-labels-idx1-ubyte.gz').write_bytes(gzip.compress(idx(torch.zeros(2, dtype=torch.uint8))))
     with pytest.raises(ValueError, match='3 train images and 2 labels'): load_mnist(tmp_path)
 
@@ -382,7 +392,8 @@ def test_pictures_of_every_kind_are_shown():
     import matplotlib.pyplot as plt
     import numpy as np
     from PIL import Image
-    kinds = [torch.rand(8, 9), torch.rand(1, 8, 9), torch.randn(3, 8, 9, requires_grad=True), np.zeros((8, 9)), Image.new('RGB', (9, 8)), torch.ones(3, 8, 9).byte()]
+    kinds = [torch.rand(8, 9), torch.rand(1, 8, 9), torch.randn(3, 8, 9, requires_grad=True), np.zeros((8, 9)),
+             Image.new('RGB', (9, 8)), torch.ones(3, 8, 9).byte()]
     for t in kinds: show_image(t)
     assert show_images(kinds, titles=list('abcdef'), ncols=4).shape == (2, 4)
     plt.close('all')

@@ -77,7 +77,8 @@ def test_a_package_is_read_as_what_its_init_takes_from_its_modules(tmp_path):
     (tmp_path/'pack'/'__init__.py').write_text('"Checks."\nfrom .core import check, other\n__all__ = ["check"]')
     (tmp_path/'pack'/'core.py').write_text('def check(name):   # such as 1.2\n    "Looks."\ndef other(): pass')
     module = docs.read_modules(tmp_path)['pack']
-    assert (module.doc, module.names, module.definitions['check'].params[0].doc) == ('Checks.', ['check'], 'such as 1.2')
+    assert module.doc == 'Checks.' and module.names == ['check']
+    assert module.definitions['check'].params[0].doc == 'such as 1.2'
 
 
 def test_a_class_without_init_takes_the_arguments_of_its_base():
@@ -97,7 +98,8 @@ def test_words_of_docstrings_mean_themselves_and_code_stays_code():
 
 
 def test_a_formula_is_not_torn_from_its_punctuation():
-    assert docs.keep_together('Of $n$, ($x$) and `$a$.`, $y$ for $5') == 'Of [$n$,]{.together} [($x$)]{.together} and `$a$.`, $y$ for $5'
+    kept = docs.keep_together('Of $n$, ($x$) and `$a$.`, $y$ for $5')
+    assert kept == 'Of [$n$,]{.together} [($x$)]{.together} and `$a$.`, $y$ for $5'
     assert docs.keep_together('$$x$$.') == '$$x$$.'
 
 
@@ -114,16 +116,19 @@ def repo(tmp_path):
     (tmp_path/'settings.ini').write_text('[DEFAULT]\ngit_url = https://example.org/r\nbranch = main\n')
     (tmp_path/'docs'/'index.md').write_text('# t\n\n<!-- intro -->\n\n[go](<!-- first -->)\n\n<!-- chapters -->\n\n'
                                             '<!-- start -->\n\n<!-- toc -->\n')
-    (tmp_path/'README.md').write_text('# t\n\nIntro ![p](images/a.png) to [one](nbs/01_one.ipynb).\n\n## Two commands\n\nmake `scale`'
-                                      '\n\n## The chapters\n\nold\n\n## Data\n\nin [settings](settings.ini)\n')
+    (tmp_path/'README.md').write_text('# t\n\nIntro ![p](images/a.png) to [one](nbs/01_one.ipynb).\n\n'
+                                      '## Two commands\n\nmake `scale`\n\n## The chapters\n\nold\n\n'
+                                      '## Data\n\nin [settings](settings.ini)\n')
     html = nbformat.v4.new_output('display_data', data={'text/html': '<style>p {}</style>\n'})
     one = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell('# 01 One\n\n> The first\n> of two.\n\n**You need** `scale` and [`scale`](02_two.ipynb#Part), `scale`.'),
+        nbformat.v4.new_markdown_cell('# 01 One\n\n> The first\n> of two.\n\n'
+                                      '**You need** `scale` and [`scale`](02_two.ipynb#Part), `scale`.'),
         code_cell('#| default_exp tiny'),
         code_cell('#| hide\nsecret = 1'),
         code_cell(MODULE.split("'brief']")[1].split('Learner')[0].replace('\nSIZES', '#| export\nSIZES'), html),
         code_cell('#| eval: false\nprint(1)  # x[0](y)', nbformat.v4.new_output('stream', text='1\n')),
-        nbformat.v4.new_markdown_cell('## Next\n\nChapters 01 and 02, chapter 01, [chapter 02](02_two.ipynb), `scale`, `x[0](y)`, `Base()`; see [two](02_two.ipynb) and [it](../minidl/tiny.py).'
+        nbformat.v4.new_markdown_cell('## Next\n\nChapters 01 and 02, chapter 01, [chapter 02](02_two.ipynb), `scale`, '
+                                      '`x[0](y)`, `Base()`; see [two](02_two.ipynb) and [it](../minidl/tiny.py).'
                                       '\n\n```python\n`scale` [a](02_two.ipynb)\n```')])
     two = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# 02 Two\n\n> The second')])
     nbformat.write(one, tmp_path/'nbs'/'01_one.ipynb')
@@ -144,11 +149,25 @@ def test_directives_vanish_and_exported_cells_get_a_mark_and_anchors(repo):
     sources = [c.source for c in nb.cells]
     assert not any('#|' in s or 'secret' in s for s in sources)
     at = next(i for i, s in enumerate(sources) if s.startswith('SIZES'))
-    assert '(def-tiny-scale)=' in sources[at-1] and '{.exported}\nexported to {py:obj}`minidl.tiny <minidl.tiny.SIZES>`' in sources[at-1]
+    assert '(def-tiny-scale)=' in sources[at-1]
+    assert '{.exported}\nexported to {py:obj}`minidl.tiny <minidl.tiny.SIZES>`' in sources[at-1]
     assert '(def-tiny--hidden)=' not in sources[at-1]
     assert nb.cells[at].outputs == []                            # a style sheet alone is nothing to see
     assert nb.cells[at+1].outputs[0].text == '1\n'               # other outputs stay
-    assert nb.cells[at].metadata.mystnb.image.alt.endswith('in the section 01 One')
+    assert nb.cells[at].metadata.mystnb.image.alt == (
+        "Picture drawn by the code above, in the section '01 One', after the words: You need scale and scale, scale.")
+
+
+def test_a_picture_is_described_by_its_axes_titles_and_lines_or_else_by_the_words_before_it():
+    code = ('ax.plot(x, y, label="a `run`")\nax.plot(x, z, label=f"{i}")\n'
+            'ax.set(ylabel="loss", xlabel="$w_1$")\nax.set_title(f"lr {lr}")')
+    in_section = "Picture drawn by the code above, in the section 'Part'"
+    prose = 'Look.\n\n## Part\n\nNot this one. Both of *these*, though [shown](x.md) here, are. See?'
+    assert docs.alternative(code, prose, 'Part') == (
+        f'{in_section}. Vertical axis: loss. Horizontal axis: w_1. Title: lr …. Legend: a run')
+    words = f'{in_section}, after the words: Both of these, though shown here, are. See?'
+    assert docs.alternative('show(x)', prose, 'Part') == docs.alternative('no Python', prose, 'Part') == words
+    assert docs.alternative('show(x)', '## Part', 'Part') == in_section
 
 
 def test_names_are_linked_once_a_section_and_never_in_code_or_links(repo):
@@ -156,7 +175,8 @@ def test_names_are_linked_once_a_section_and_never_in_code_or_links(repo):
     link = '{py:obj}`scale <minidl.tiny.scale>`'
     assert f'**You need** {link} and [`scale`](02_two.ipynb#Part), `scale`.' in nb.cells[0].source
     last = nb.cells[-1].source
-    assert f'Chapters 01 and [02](02_two.ipynb), chapter 01, [chapter 02](02_two.ipynb), {link}, `x[0](y)`, {{py:obj}}`Base() <minidl.tiny.Base>`; see [two](02_two.ipynb) and [it](../api/tiny.md).' in last
+    assert (f'Chapters 01 and [02](02_two.ipynb), chapter 01, [chapter 02](02_two.ipynb), {link}, `x[0](y)`, '
+            '{py:obj}`Base() <minidl.tiny.Base>`; see [two](02_two.ipynb) and [it](../api/tiny.md).') in last
     assert '```python\n`scale` [a](02_two.ipynb)\n```' in last
 
 
@@ -177,8 +197,10 @@ def test_the_landing_page_is_made_of_the_readme_and_the_chapters(repo):
     page = (out/'index.md').read_text()
     assert 'Intro ![p](images/a.png) to [one](chapters/01_one.ipynb).' in page and (out/'images'/'a.png').exists()
     assert '| [01 One](chapters/01_one.ipynb) | The first of two. |' in page and 'old' not in page
-    assert '## Two commands\n\nmake {py:obj}`scale <minidl.tiny.scale>`' in page and '[go](chapters/01_one.ipynb)' in page
-    assert (out/'guide.md').read_text() == '# Guide\n\n## Data\n\nin [settings](https://example.org/r/blob/main/settings.ini)\n'
+    assert '## Two commands\n\nmake {py:obj}`scale <minidl.tiny.scale>`' in page
+    assert '[go](chapters/01_one.ipynb)' in page
+    guide = '# Guide\n\n## Data\n\nin [settings](https://example.org/r/blob/main/settings.ini)\n'
+    assert (out/'guide.md').read_text() == guide
 
 
 def test_names_that_differ_in_case_alone_get_anchors_of_their_own(repo):
@@ -190,14 +212,17 @@ def test_names_that_differ_in_case_alone_get_anchors_of_their_own(repo):
 
 def test_the_link_checker_finds_what_is_dead_and_what_comes_from_elsewhere(tmp_path):
     (tmp_path/'sub').mkdir()
-    (tmp_path/'index.html').write_text('<p id="here"></p><a href="#here">x</a><a href="#gone">x</a><a href="sub/b.html#there">x</a>'
-                                       '<a href="sub/b.html#gone">x</a><a href="c.html">x</a><img src="no.png"><a href="https://a.b/c">x</a>')
-    (tmp_path/'sub'/'b.html').write_text('<p id="there"></p><a href="../index.html">x</a><script src="https://a.b/c.js"></script>')
+    (tmp_path/'index.html').write_text('<p id="here"></p><a href="#here">x</a><a href="#gone">x</a>'
+                                       '<a href="sub/b.html#there">x</a><a href="sub/b.html#gone">x</a>'
+                                       '<a href="c.html">x</a><img src="no.png"><a href="https://a.b/c">x</a>')
+    (tmp_path/'sub'/'b.html').write_text('<p id="there"></p><a href="../index.html">x</a>'
+                                         '<script src="https://a.b/c.js"></script>')
     wrong, n_pages, n_links = docs.check_links(tmp_path)
     assert (n_pages, n_links) == (2, 9)
     assert wrong == ['index.html links to #gone: that page has no such place',
                      'index.html links to sub/b.html#gone: that page has no such place',
-                     'index.html links to c.html: there is no such file', 'index.html links to no.png: there is no such file',
+                     'index.html links to c.html: there is no such file',
+                     'index.html links to no.png: there is no such file',
                      'sub/b.html loads https://a.b/c.js from elsewhere']
 
 
@@ -209,7 +234,8 @@ def test_refreshing_leaves_unchanged_files_alone_and_drops_old_ones(tmp_path):
             (folder/name).write_text(text)
     stamp = (old/'a').stat().st_mtime_ns
     docs.refresh(new, old)
-    assert {p.relative_to(old).as_posix(): p.read_text() for p in old.rglob('*') if p.is_file()} == {'a': '1', 'b/c': '2'}
+    texts = {p.relative_to(old).as_posix(): p.read_text() for p in old.rglob('*') if p.is_file()}
+    assert texts == {'a': '1', 'b/c': '2'}
     assert (old/'a').stat().st_mtime_ns == stamp
 
 

@@ -76,8 +76,10 @@ def test_an_exercise_says_what_it_is_about_and_has_hints_that_do_not_give_it_awa
     assert ex.about and len(ex.about) < 90 and '\n' not in ex.about
     assert 2 <= len(ex.hints) <= 4
     m = SOLVED[number.split('.')[0]]
-    lines = [l.strip() for l in (ROOT/'tests'/'solutions'/Path(m.__file__).name).read_text(encoding='utf-8').splitlines()]
-    code = {re.sub(r'\s', '', l.removeprefix('return ')) for l in lines if len(l) > 25 and not l.startswith(('def ', 'class ', 'import ', 'from '))}
+    lines = [l.strip()
+             for l in (ROOT/'tests'/'solutions'/Path(m.__file__).name).read_text(encoding='utf-8').splitlines()]
+    code = {re.sub(r'\s', '', l.removeprefix('return '))
+            for l in lines if len(l) > 25 and not l.startswith(('def ', 'class ', 'import ', 'from '))}
     for text in ex.hints:
         assert 20 < len(text) < 300 and text[-1] in '.?!', text
         assert not [c for c in code if c in re.sub(r'\s', '', text)], text
@@ -106,7 +108,8 @@ def test_a_chapter_states_its_exercises_with_a_stub_and_a_check(chapter):
     assert len(ours) >= 2
     for number, (source, out) in found.items():
         name = ALL[number].name
-        assert re.search(rf'^(def|class) {name}\b.*\n    "', code, re.M), f'{number}: no stub with a docstring for {name}'
+        assert re.search(rf'^(def|class) {name}\b.*\n    "', code,
+                         re.M), f'{number}: no stub with a docstring for {name}'
         assert 'NotImplementedError' in source, number
         assert out.startswith(f'{number} {name}: still to do'), out
     text = '\n'.join(c.source for c in cells if c.cell_type == 'markdown')
@@ -182,7 +185,8 @@ def test_an_exception_is_told_with_the_line_of_the_reader(ex):
     space = {}
     exec(compile(source, 'cell 3', 'exec'), space)
     text = said(n, space['double'])
-    assert 'double(float32 (2, 3)) raises IndexError: index 7 is out of bounds' in text and 'line 3: return y[7]' in text
+    assert 'double(float32 (2, 3)) raises IndexError: index 7 is out of bounds' in text
+    assert 'line 3: return y[7]' in text
     assert str(ROOT) not in text
 
     def runs_out(x): return next(iter([]))
@@ -240,10 +244,14 @@ def test_values_of_all_kinds_are_compared():
     same((1, 'a', None, [True]), (1, 'a', None, [True]))
     same({'a': 1.}, {'a': 1.})
     same(2, 2.)
-    for got, want, part in [(torch.tensor(2.), 2., 'instead of a float (`.item()`'), (2., 2, 'a float instead of an int'), (True, 1, 'a bool instead of an int'),
-                            ([1], (1,), 'a list of 1 instead of a tuple'), ((1, 2), (1,), 'a tuple of 2 instead of 1'), ({}, {'a': 1}, "the key 'a' is missing"),
-                            ({'a': 1, 'b': 2}, {'a': 1}, "key 'b' too many"), (3, None, 'an int instead of None'), ('x', 'y', "gives 'x', which is not right"),
-                            (float('nan'), 1., 'the value is NaN'), (torch.tensor([1, 2]), torch.tensor([1, 3]), 'differ at 1 of 2 places, the first at [1]'),
+    for got, want, part in [(torch.tensor(2.), 2., 'instead of a float (`.item()`'),
+                            (2., 2, 'a float instead of an int'), (True, 1, 'a bool instead of an int'),
+                            ([1], (1,), 'a list of 1 instead of a tuple'), ((1, 2), (1,), 'a tuple of 2 instead of 1'),
+                            ({}, {'a': 1}, "the key 'a' is missing"),
+                            ({'a': 1, 'b': 2}, {'a': 1}, "key 'b' too many"), (3, None, 'an int instead of None'),
+                            ('x', 'y', "gives 'x', which is not right"),
+                            (float('nan'), 1., 'the value is NaN'),
+                            (torch.tensor([1, 2]), torch.tensor([1, 3]), 'differ at 1 of 2 places, the first at [1]'),
                             (torch.tensor([1.]), torch.tensor([1]), 'dtype float32 instead of int64')]:
         with pytest.raises(Wrong) as e: same(got, want, 'x')
         assert part in str(e.value), (got, want, str(e.value))
@@ -299,7 +307,8 @@ def test_random_state_default_dtype_and_grad_mode_are_left_alone(ex):
 def test_a_check_finds_the_same_settings_wherever_it_is_called(ex):
     def settings(f):
         "What holds inside."
-        yield expect(torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32 and not torch.is_inference_mode_enabled(), 'settings', 'other settings')
+        yield expect(torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+                     and not torch.is_inference_mode_enabled(), 'settings', 'other settings')
         yield same_grads(f, torch.exp, torch.randn(3), what='gradient')
     n = ex(settings)
     with torch.inference_mode(): assert check(n, lambda x: x.exp())
@@ -337,7 +346,8 @@ def test_a_number_that_is_not_there_gets_the_nearest():
     for number in '02.9', '2.1', 2.1, 'numeric_grad', '77.1', '', None:
         if number is not None:
             result = check(number, abs)
-            assert not result and result.state == 'unknown' and "There is no exercise" in result.text and "'" in result.text
+            assert not result and result.state == 'unknown'
+            assert "There is no exercise" in result.text and "'" in result.text
         assert 'There is no exercise' in hint(number)
     assert "'02.1' (numeric_grad)" in squeeze(check('2.1'))
 
@@ -351,7 +361,8 @@ def test_the_list_says_how_answers_stand():
     exec(textwrap.dedent("""
         def numeric_grad(f, x, eps=1e-6): return x
         r = check()"""), space)
-    assert re.search(r'^02\.1 +numeric_grad +not right yet', space['r'], re.M) and '02.2' in space['r'] and '03.1' not in space['r']
+    assert re.search(r'^02\.1 +numeric_grad +not right yet', space['r'], re.M)
+    assert '02.2' in space['r'] and '03.1' not in space['r']
     assert 'has none that check' in exercises('44')
 
 

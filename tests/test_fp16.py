@@ -190,7 +190,8 @@ def test_a_buffer_that_changed_keeps_its_change_and_others_their_bits():
 # ---- masters
 
 def groups(model, opt_func=torch.optim.SGD):
-    return opt_func([{'params': [p for p in model.parameters() if p.dtype == d]} for d in (HALF, torch.float32)], lr=0.1)
+    return opt_func([{'params': [p for p in model.parameters() if p.dtype == d]} for d in (HALF, torch.float32)],
+                    lr=0.1)
 
 @pytest.mark.parametrize('flat_master', [False, True])
 def test_gradients_go_to_the_masters_and_weights_come_back(flat_master):
@@ -267,7 +268,8 @@ def test_training_is_that_of_float32_to_rounding(opt_func, norm, device):
 def test_a_step_is_the_optimizers_own_step_on_the_same_gradients(opt_func):
     "Against the optimizer run by hand on float32 copies, fed the rounded model's gradients: to the last bits."
     mp, fed = MixedPrecision(dynamic=False), []
-    note = At('before_step', lambda learn: fed.append([p.grad.clone() for g in learn.opt.param_groups for p in g['params']]))
+    note = At('before_step',
+              lambda learn: fed.append([p.grad.clone() for g in learn.opt.param_groups for p in g['params']]))
     learn = make(mp, note, opt_func=opt_func)
     twins = [nn.Parameter(w) for w in weights(learn)]
     learn.fit(1)
@@ -284,7 +286,8 @@ def test_the_types_are_where_they_should_be():
         seen.append((learn.model[0].weight.dtype, learn.model[1].weight.dtype, learn.xb.dtype, learn.pred.dtype,
                      learn.loss.dtype, {p.dtype for p in opt_params}, {p.grad.dtype for p in opt_params}))
     make(MixedPrecision(max_loss_scale=2.**10), At('before_step', look)).fit(1)
-    assert set(map(str, seen)) == {str((HALF, torch.float32, HALF, torch.float32, torch.float32, {torch.float32}, {torch.float32}))}
+    assert set(map(str, seen)) == {str((HALF, torch.float32, HALF, torch.float32, torch.float32, {torch.float32},
+                                        {torch.float32}))}
 
 def test_an_overflow_halves_the_scale_skips_the_step_and_changes_no_weight():
     mp, told = MixedPrecision(max_loss_scale=2.**10), []
@@ -346,7 +349,8 @@ def test_a_hundred_overflows_in_a_row_are_an_error(make_cb):
     assert_back(learn)
 
 def test_a_loss_that_other_callbacks_add_to_is_scaled_as_a_whole():
-    def penalty(learn): learn.loss_grad = learn.loss_grad + 0.1*sum(p.float().square().sum() for p in learn.model.parameters())
+    def penalty(learn):
+        learn.loss_grad = learn.loss_grad + 0.1*sum(p.float().square().sum() for p in learn.model.parameters())
     norms = []
     for cbs in [], [MixedPrecision(dynamic=False)]:
         clip = GradientClip(1e9)
@@ -474,7 +478,8 @@ def test_tied_parameters_train_as_one():
 # ---- whatever ends a fit
 
 ENDS = [RuntimeError, KeyboardInterrupt, CancelFit]   # new ones for each test: exceptions gather notes
-EVENTS = ['before_batch', 'after_pred', 'after_loss', 'before_backward', 'after_backward', 'before_step', 'after_step', 'after_batch']
+EVENTS = ['before_batch', 'after_pred', 'after_loss', 'before_backward', 'after_backward', 'before_step', 'after_step',
+          'after_batch']
 
 @both
 @pytest.mark.parametrize('exc', ENDS)
@@ -491,7 +496,8 @@ def test_the_model_is_back_in_float32_whatever_ends_the_fit(make_cb, exc, event,
     assert_back(learn)
 
 @both
-@pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'before_train', 'before_validate', 'after_validate', 'after_epoch', 'after_fit'])
+@pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'before_train', 'before_validate', 'after_validate',
+                                   'after_epoch', 'after_fit'])
 @pytest.mark.parametrize('order', [-99, 99])
 def test_and_wherever_else(make_cb, event, order):
     learn = make(make_cb(), At(event, raiser(RuntimeError('ouch')), order=order, training=None))
@@ -581,7 +587,8 @@ def test_accumulation_is_one_big_batch_also_around_an_overflow(make_cb, device, 
     "bs 10 in windows of two against bs 20; with an overflow, that step is left out in both."
     def spoiled(i): return [At('before_backward', overflow, i=i, order=12)] if drop_scale else []
     big = make(make_cb(), *spoiled(4), model=net(None), opt_func=torch.optim.SGD, lr=0.1, device=device).fit(1)
-    two = make(make_cb(), GradientAccumulation(2), *spoiled(9), model=net(None), opt_func=torch.optim.SGD, lr=0.1, bs=10,
+    two = make(make_cb(), GradientAccumulation(2), *spoiled(9), model=net(None), opt_func=torch.optim.SGD, lr=0.1,
+               bs=10,
                device=device).fit(1)
     start = flat(net(None).parameters())
     a, b = (flat(weights(r)).cpu() for r in (big, two))
@@ -599,16 +606,19 @@ def test_a_step_that_another_callback_cancels_keeps_its_gradients_or_drops_them(
         raise CancelStep
     runs = []
     for cbs in [], [make_cb()]:
-        runs.append(make(*cbs, At('before_step', cancel, i=3, order=order), model=net(None), opt_func=torch.optim.SGD, lr=0.1).fit(1))
+        runs.append(make(*cbs, At('before_step', cancel, i=3, order=order), model=net(None), opt_func=torch.optim.SGD,
+                         lr=0.1).fit(1))
     start = flat(net(None).parameters())
     a, b = (flat(weights(r)) for r in runs)
     assert (a - b).norm() < 0.01*(a - start).norm()
 
 @both
-@pytest.mark.parametrize('event, exc', [('before_step', CancelBatch), ('before_backward', CancelBackward), ('after_pred', CancelBatch)])
+@pytest.mark.parametrize('event, exc', [('before_step', CancelBatch), ('before_backward', CancelBackward),
+                                        ('after_pred', CancelBatch)])
 @pytest.mark.parametrize('order', [5, 30])
 def test_cancelled_batches_and_backward_passes_do_as_in_float32(make_cb, event, exc, order):
-    runs = [make(*cbs, At(event, raiser(exc()), i=3, order=order), At(event, raiser(exc()), i=0, order=order), model=net(None),
+    runs = [make(*cbs, At(event, raiser(exc()), i=3, order=order), At(event, raiser(exc()), i=0, order=order),
+                 model=net(None),
                  opt_func=torch.optim.SGD, lr=0.1).fit(1) for cbs in ([], [make_cb()])]
     start = flat(net(None).parameters())
     a, b = (flat(weights(r)) for r in runs)
@@ -620,12 +630,14 @@ def test_averages_are_of_masters(make_cb):
     a, b = (flat(weights(r)) for r in runs)
     start = flat(net(None).parameters())
     assert (a - b).norm() < 0.02*(a - start).norm()
-    assert runs[0].recorder.values[-1]['valid_loss'] == pytest.approx(runs[1].recorder.values[-1]['valid_loss'], abs=0.01)
+    assert runs[0].recorder.values[-1]['valid_loss'] == pytest.approx(runs[1].recorder.values[-1]['valid_loss'],
+                                                                      abs=0.01)
     assert_back(runs[1])
 
 def test_averages_of_tiny_steps_do_move():
     start = net(None)
-    learn = make(MixedPrecision(max_loss_scale=2.**10), EMA(0.999), model=copy.deepcopy(start), opt_func=torch.optim.SGD, lr=1e-4).fit(1)
+    learn = make(MixedPrecision(max_loss_scale=2.**10), EMA(0.999), model=copy.deepcopy(start),
+                 opt_func=torch.optim.SGD, lr=1e-4).fit(1)
     assert all(not torch.equal(a, b) for a, b in zip(start.parameters(), learn.model.parameters()))
 
 class Stop(Callback):
@@ -634,7 +646,8 @@ class Stop(Callback):
     def after_batch(self, learn):
         if learn.training and (learn.epoch, learn.iter) == self.at: raise RuntimeError('power cut')
 
-RICH = {'mixed': lambda: [MixedPrecision(scale_wait=5)], 'flat': lambda: [MixedPrecision(scale_wait=5, flat_master=True)],
+RICH = {'mixed': lambda: [MixedPrecision(scale_wait=5)],
+        'flat': lambda: [MixedPrecision(scale_wait=5, flat_master=True)],
         'ema': lambda: [MixedPrecision(scale_wait=5), EMA(0.8), GradientAccumulation(2)],
         'amp16': lambda: [AMP(HALF, growth_interval=5, init_scale=2.**24), EMA(0.8)],
         'amp_acc': lambda: [AMP(HALF, growth_interval=5), GradientAccumulation(2)], 'ampb16': lambda: [AMP()]}
@@ -659,7 +672,8 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(cbs, opt_func, tmp_path
 
 def test_a_checkpoint_holds_the_masters_and_the_best_file_too(tmp_path):
     masters = []
-    look = At('after_epoch', lambda learn: masters.append([p.detach().clone() for g in learn.opt.param_groups for p in g['params']]),
+    look = At('after_epoch',
+              lambda learn: masters.append([p.detach().clone() for g in learn.opt.param_groups for p in g['params']]),
               training=None, order=85)
     make(MixedPrecision(max_loss_scale=2.**10), look, Checkpoint(tmp_path)).fit(1)
     for saved in read_checkpoint(tmp_path)['model'], read_tensors(tmp_path/'best.safetensors')[0]:
@@ -668,7 +682,8 @@ def test_a_checkpoint_holds_the_masters_and_the_best_file_too(tmp_path):
 
 def test_weights_loaded_within_a_fit_reach_the_masters(tmp_path):
     other = net(seed=7)
-    learn = make(MixedPrecision(max_loss_scale=2.**10), At('before_epoch', lambda learn: learn.model.load_state_dict(other.state_dict()),
+    learn = make(MixedPrecision(max_loss_scale=2.**10),
+                 At('before_epoch', lambda learn: learn.model.load_state_dict(other.state_dict()),
                                                              training=None), lr=0.)
     learn.fit(1, wd=0.)
     for p, q in zip(learn.model.parameters(), other.parameters()): assert torch.equal(p, q)
@@ -705,7 +720,8 @@ def test_amp_is_the_loop_that_pytorch_documents():
 
 def test_amp_skips_and_recovers():
     amp, made = AMP(HALF, init_scale=1024., growth_interval=4), []
-    learn = make(amp, At('before_backward', overflow, i=3), At('after_step', lambda learn: made.append((learn.iter, amp.loss_scale)))).fit(1)
+    learn = make(amp, At('before_backward', overflow, i=3),
+                 At('after_step', lambda learn: made.append((learn.iter, amp.loss_scale)))).fit(1)
     assert [i for i, _ in made] == [i for i in range(12) if i != 3] and amp.skipped == 1
     assert made[3] == (4, 512.) and made[6] == (7, 1024.)
     assert {int(s['step']) for s in learn.opt.state.values()} == {11}
@@ -714,7 +730,8 @@ def test_amp_skips_and_recovers():
 @pytest.mark.parametrize('fused', [False, True])
 def test_amp_notices_a_skipped_step_of_a_fused_optimizer(fused):
     amp, made = AMP(HALF, init_scale=1024.), []
-    make(amp, At('before_backward', overflow, i=3), At('after_step', lambda learn: made.append(learn.iter)), device='cuda',
+    make(amp, At('before_backward', overflow, i=3), At('after_step', lambda learn: made.append(learn.iter)),
+         device='cuda',
          opt_func=partial(torch.optim.AdamW, fused=fused)).fit(1)
     assert made == [i for i in range(12) if i != 3]
 

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minidl import hooks
 from minidl.hooks import ActivationStats, GeneralRelu, Hook, Hooks, HooksCallback, find_layers, model_summary
-from minidl.learner import (EMA, Callback, CancelBatch, CancelFit, Checkpoint, GradientAccumulation, Learner, SanityCheck,
-                            accuracy)
+from minidl.learner import (EMA, Callback, CancelBatch, CancelFit, Checkpoint, GradientAccumulation, Learner,
+                            SanityCheck, accuracy)
 from minidl.training import DataLoaders, get_dls
 
 
@@ -25,11 +25,13 @@ def loaders(): return get_dls(digits(), digits(20, 1), bs=16, valid_bs=10)   # b
 
 def net():
     torch.manual_seed(1)
-    return nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU()), nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU()),
+    return nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU()),
+                         nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU()),
                          nn.Flatten(), nn.Linear(24, 3))
 
 def make(*cbs, model=None, dls=None, **kw):
-    return Learner(model or net(), dls or loaders(), F.cross_entropy, torch.optim.SGD, lr=0.1, cbs=cbs, progress=False, device='cpu', **kw)
+    return Learner(model or net(), dls or loaders(), F.cross_entropy, torch.optim.SGD, lr=0.1, cbs=cbs, progress=False,
+                   device='cpu', **kw)
 
 def n_hooks(model):
     kinds = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
@@ -83,7 +85,8 @@ def test_an_error_in_the_hook_itself_ends_the_pass_and_the_hook():
 
 def test_hooks_that_cannot_all_go_up_leave_none():
     model = net()
-    with pytest.raises(TypeError, match='goes on an nn.Module, not on a str'): Hooks([model[0], model[1], 'no'], nothing)
+    with pytest.raises(TypeError, match='goes on an nn.Module, not on a str'):
+        Hooks([model[0], model[1], 'no'], nothing)
     def broken():
         yield model[0]
         raise KeyboardInterrupt
@@ -110,7 +113,8 @@ def test_hooks_are_a_sequence():
     (lambda: ActivationStats(bins=0), 'at least 1'), (lambda: ActivationStats(limits=(1, 1)), 'limits'),
     (lambda: ActivationStats(max_batches=0), 'at least 1'),
     (lambda: ActivationStats().means, 'fit a learner'), (lambda: ActivationStats().color_dim(), 'fit a learner'),
-    (lambda: make(ActivationStats(nn.LSTM)).fit(1), 'No layer'), (lambda: make(ActivationStats([nn.ReLU()])).fit(1), 'no layer of this model')])
+    (lambda: make(ActivationStats(nn.LSTM)).fit(1), 'No layer'),
+    (lambda: make(ActivationStats([nn.ReLU()])).fit(1), 'no layer of this model')])
 def test_wrong_use_gets_a_sentence(wrong, sentence):
     with pytest.raises((TypeError, ValueError, RuntimeError), match=sentence): wrong()
 
@@ -142,7 +146,8 @@ def test_layers_are_found_by_children_kind_function_and_list():
     assert list(find_layers(model, lambda m: isinstance(m, nn.Conv2d))) == ['0.0', '1.0']
     assert list(find_layers(model, [model[3], model[0], model[3]])) == ['3', '0']
     assert list(find_layers(model, model[0])) == ['0'] and list(find_layers(nn.Linear(2, 2))) == ['Linear']
-    assert list(find_layers(nn.ModuleDict({'a': nn.ModuleList([nn.ReLU(), nn.Linear(2, 2)]), 'b': nn.Tanh()}))) == ['a.0', 'a.1', 'b']
+    nested = nn.ModuleDict({'a': nn.ModuleList([nn.ReLU(), nn.Linear(2, 2)]), 'b': nn.Tanh()})
+    assert list(find_layers(nested)) == ['a.0', 'a.1', 'b']
     shared = nn.Linear(2, 2)
     assert list(find_layers(nn.Sequential(shared, nn.ReLU(), shared))) == ['0', '1']
 
@@ -172,8 +177,10 @@ def test_only_the_loops_own_passes_count():
     seen, f = counting()
     extra = torch.randn(2, 1, 8, 8)
     call = lambda learn: learn.model(extra)
-    others = [At(e, call) for e in ('before_epoch', 'after_loss', 'after_backward', 'after_step', 'after_batch', 'after_train', 'after_validate')]
-    others += [At('after_loss', lambda learn: learn.validate() if learn.fitting else None), At('after_batch', lambda learn: learn.get_preds() if learn.fitting else None)]
+    others = [At(e, call) for e in ('before_epoch', 'after_loss', 'after_backward', 'after_step', 'after_batch',
+                                    'after_train', 'after_validate')]
+    others += [At('after_loss', lambda learn: learn.validate() if learn.fitting else None),
+               At('after_batch', lambda learn: learn.get_preds() if learn.fitting else None)]
     make(HooksCallback(f), *others).fit(1)
     assert len(seen) == 4*3
 
@@ -183,7 +190,8 @@ def test_a_backward_pass_is_heard_once_a_training_batch_even_if_a_callback_valid
     learn = make(HooksCallback(f, nn.Linear, backward=True), validate, GradientAccumulation(2)).fit(1)
     assert seen == ['3']*3 and n_hooks(learn.model) == 0
 
-@pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'before_batch', 'after_pred', 'after_loss', 'after_step', 'before_validate', 'after_fit'])
+@pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'before_batch', 'after_pred', 'after_loss',
+                                   'after_step', 'before_validate', 'after_fit'])
 @pytest.mark.parametrize('order', [-1000, 1000])
 @pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt, CancelFit])
 def test_hooks_come_off_whatever_ends_the_fit(event, order, error):
@@ -199,14 +207,16 @@ def test_hooks_come_off_whatever_ends_the_fit(event, order, error):
 
 def test_a_batch_cancelled_before_the_forward_pass_leaves_no_row():
     stats = ActivationStats()
-    other = At('before_batch', lambda learn: throw(CancelBatch())(learn) if learn.training and learn.iter == 1 else None)
+    other = At('before_batch',
+               lambda learn: throw(CancelBatch())(learn) if learn.training and learn.iter == 1 else None)
     other.order = 99
     make(stats, other).fit(1)
     assert len(stats.means['3']) == 2
 
 def test_after_a_cancelled_batch_it_does_not_go_on_listening():
     stats = ActivationStats()
-    cancel = At('before_batch', lambda learn: throw(CancelBatch())(learn) if learn.training and learn.iter == 2 else None)
+    cancel = At('before_batch',
+                lambda learn: throw(CancelBatch())(learn) if learn.training and learn.iter == 2 else None)
     cancel.order = 99
     make(stats, cancel, At('after_train', lambda learn: learn.model(torch.randn(2, 1, 8, 8)))).fit(1)
     assert len(stats.means['3']) == 2
@@ -298,7 +308,8 @@ class NoWaiting(Callback):
     def __init__(self, monkeypatch): self.monkeypatch = monkeypatch
     def before_train(self, learn):
         def refuse(self, *args): raise AssertionError('asked a tensor for its number')
-        for name in '__float__ __int__ __bool__ __index__ item tolist numpy cpu'.split(): self.monkeypatch.setattr(torch.Tensor, name, refuse)
+        for name in '__float__ __int__ __bool__ __index__ item tolist numpy cpu'.split():
+            self.monkeypatch.setattr(torch.Tensor, name, refuse)
     def after_train(self, learn): self.monkeypatch.undo()
     def after_fit(self, learn): self.monkeypatch.undo()
 
@@ -346,7 +357,8 @@ def test_lr_find_leaves_its_rows_alone():
     assert n_hooks(learn.model) == 0
 
 def test_a_resumed_fit_can_be_watched(tmp_path):
-    make(ActivationStats(), Checkpoint(tmp_path), At('before_epoch', lambda learn: throw(CancelFit())(learn) if learn.epoch == 1 else None)).fit(2)
+    make(ActivationStats(), Checkpoint(tmp_path),
+         At('before_epoch', lambda learn: throw(CancelFit())(learn) if learn.epoch == 1 else None)).fit(2)
     stats = ActivationStats()
     learn = make(stats, Checkpoint(tmp_path)).fit(resume=tmp_path)
     assert len(stats.means['0']) == 3
@@ -360,7 +372,8 @@ def test_a_copied_learner_has_stats_of_its_own():
 
 def test_a_learner_copied_in_the_middle_of_a_fit_does_not_report_to_the_original():
     twins = []
-    learn = make(ActivationStats(), At('after_batch', lambda learn: twins.append(copy.deepcopy(learn.model)) if not twins else None))
+    learn = make(ActivationStats(),
+                 At('after_batch', lambda learn: twins.append(copy.deepcopy(learn.model)) if not twins else None))
     learn.fit(1)
     for twin in twins: twin(torch.randn(2, 1, 8, 8))
     assert len(learn.cb(ActivationStats).means['0']) == 3 and n_hooks(learn.model) == 0
@@ -368,7 +381,8 @@ def test_a_learner_copied_in_the_middle_of_a_fit_does_not_report_to_the_original
 @pytest.mark.parametrize('n_layers', [1, 4, 20])
 def test_the_pictures_have_an_axis_for_each_layer_and_a_line_for_each_layer(n_layers):
     import matplotlib.pyplot as plt
-    model = nn.Sequential(nn.Flatten(), *[nn.Linear(64, 64) for _ in range(n_layers - 2)], nn.Linear(64, 3)) if n_layers > 1 else nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    if n_layers == 1: model = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    else: model = nn.Sequential(nn.Flatten(), *[nn.Linear(64, 64) for _ in range(n_layers - 2)], nn.Linear(64, 3))
     stats = ActivationStats()
     make(stats, model=model).fit(1)
     axs = stats.plot_stats()
@@ -409,14 +423,18 @@ class Attention(nn.Module):
     def forward(self, q, k, v): return self.mha(q, k, v)[0]
 
 MODELS = {
-    'conv': (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 12, 5, padding=2, groups=3)), lambda: torch.randn(2, 4, 9, 11)),
+    'conv': (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(),
+                                   nn.Conv2d(6, 12, 5, padding=2, groups=3)), lambda: torch.randn(2, 4, 9, 11)),
     'dilated': (lambda: nn.Conv2d(3, 5, 3, dilation=2, bias=False), lambda: torch.randn(2, 3, 12, 12)),
-    'conv1d': (lambda: nn.Conv1d(3, 5, 4, 3), lambda: torch.randn(2, 3, 20)), 'conv3d': (lambda: nn.Conv3d(2, 3, 3), lambda: torch.randn(2, 2, 5, 6, 7)),
+    'conv1d': (lambda: nn.Conv1d(3, 5, 4, 3), lambda: torch.randn(2, 3, 20)),
+    'conv3d': (lambda: nn.Conv3d(2, 3, 3), lambda: torch.randn(2, 2, 5, 6, 7)),
     'transposed': (lambda: nn.ConvTranspose2d(4, 6, 3, 2, groups=2), lambda: torch.randn(2, 4, 5, 6)),
-    'linear': (lambda: nn.Sequential(nn.Linear(7, 5), nn.LayerNorm((6, 5)), nn.Linear(5, 3, bias=False)), lambda: torch.randn(2, 6, 7)),
+    'linear': (lambda: nn.Sequential(nn.Linear(7, 5), nn.LayerNorm((6, 5)), nn.Linear(5, 3, bias=False)),
+               lambda: torch.randn(2, 6, 7)),
     'embedding': (lambda: nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3)), lambda: torch.randint(0, 9, (2, 5))),
     'attention': (lambda: Attention(True), lambda: (torch.randn(2, 5, 8), torch.randn(2, 7, 6), torch.randn(2, 7, 4))),
-    'attention, sequence first': (lambda: Attention(False), lambda: (torch.randn(5, 2, 8), torch.randn(7, 2, 6), torch.randn(7, 2, 4))),
+    'attention, sequence first': (lambda: Attention(False),
+                                  lambda: (torch.randn(5, 2, 8), torch.randn(7, 2, 6), torch.randn(7, 2, 4))),
     'transformer': (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), lambda: torch.randn(2, 5, 8))}
 
 @pytest.mark.parametrize('name', MODELS)
@@ -424,7 +442,8 @@ def test_multiply_adds_are_half_of_the_operations_that_torch_counts(name):
     make_model, make_x = MODELS[name]
     model, x = make_model(), make_x()
     summary = model_summary(model, x)
-    with FlopCounterMode(display=False) as counter: model(*x) if isinstance(x, tuple) else model(x)   # in train mode, with a graph: no fast path
+    # in train mode, with a graph: no fast path
+    with FlopCounterMode(display=False) as counter: model(*x) if isinstance(x, tuple) else model(x)
     assert 2*summary.macs == counter.get_total_flops() > 0 and summary.complete
     assert summary.n_params == sum(p.numel() for p in model.parameters()) == sum(r['params'] for r in summary.rows)
     for row in summary.rows: assert row['calls'] == 1
@@ -469,7 +488,8 @@ def test_shared_layers_and_weights_count_once_and_what_is_frozen_or_unused_shows
     s = model_summary(model, torch.randn(3, 4))
     rows = {r['name']: r for r in s.rows}
     assert {n: (r['params'], r['macs'], r['calls'], r['trainable']) for n, r in rows.items()} == {
-        'a': (20, 48, 1, 'partly'), 'b': (4, 48, 1, 'yes'), 'c': (20, 96, 2, 'no'), '': (4, 0, 1, 'yes'), 'unused': (6, 0, 0, 'yes')}
+        'a': (20, 48, 1, 'partly'), 'b': (4, 48, 1, 'yes'), 'c': (20, 96, 2, 'no'), '': (4, 0, 1, 'yes'),
+        'unused': (6, 0, 0, 'yes')}
     assert s.n_params == 54 == sum(r['params'] for r in s.rows) and s.n_trainable == 54 - 4 - 20
     assert 'not called' in repr(s) and 'Linear x2' in repr(s) and '54 parameters, 30 of them trainable' in repr(s)
 
@@ -485,7 +505,8 @@ def test_an_unknown_layer_with_a_matrix_is_said_to_be_unknown():
             self.mult = nn.Parameter(torch.ones(1, 4))
         def forward(self, x): return x*self.mult
     s = model_summary(nn.Sequential(Mine(), Scale(), nn.Linear(4, 2)), torch.randn(3, 4))
-    assert not s.complete and [r['macs'] for r in s.rows] == [None, 0, 24] and 'at least 24' in repr(s) and '?' in repr(s)
+    assert not s.complete and [r['macs'] for r in s.rows] == [None, 0, 24]
+    assert 'at least 24' in repr(s) and '?' in repr(s)
 
 def test_parametrized_layers_get_one_row_with_all_their_parameters():
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
@@ -511,15 +532,17 @@ def test_a_summary_leaves_no_trace():
     model(torch.randn(8, 4)).sum().backward()
     keep = lambda: ([m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()},
                     [p.grad.clone() for p in model.parameters()], model[0].state[0].clone(), sorted(vars(model[0])),
-                    torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy(), n_hooks(model), model[0].last)
+                    torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy(), n_hooks(model),
+                    model[0].last)
     before = keep()
-    model_summary(model, torch.zeros(1, 4))                      # one item: in training mode a batch norm would refuse it
+    model_summary(model, torch.zeros(1, 4))     # one item: in training mode a batch norm would refuse it
     with pytest.raises(RuntimeError): model_summary(model, torch.zeros(1, 5))
     after = keep()
     assert before[0] == after[0] and before[4] == after[4] and before[6] == after[6] and before[8] == after[8] == 0
     assert_equal(list(before[1].values()), list(after[1].values()))
     assert_equal(before[2], after[2])
-    assert torch.equal(before[3], after[3]) and torch.equal(before[5], after[5]) and (before[7] == after[7]).all() and before[9] is after[9]
+    assert torch.equal(before[3], after[3]) and torch.equal(before[5], after[5])
+    assert (before[7] == after[7]).all() and before[9] is after[9]
 
 def test_a_summary_in_the_middle_of_training_does_not_change_it():
     def look(learn): learn.summary()
@@ -529,7 +552,8 @@ def test_a_summary_in_the_middle_of_training_does_not_change_it():
 
 def test_a_learner_takes_its_first_training_batch_and_a_shuffling_loader_stays_where_it_was():
     learn = make()
-    assert learn.summary().rows[0]['shape'] == (16, 4, 4, 4) and model_summary(learn, torch.randn(2, 1, 8, 8)).rows[0]['shape'][0] == 2
+    assert learn.summary().rows[0]['shape'] == (16, 4, 4, 4)
+    assert model_summary(learn, torch.randn(2, 1, 8, 8)).rows[0]['shape'][0] == 2
     g = torch.Generator().manual_seed(3)
     dl = DataLoader(digits(), 8, shuffle=True, generator=g)
     learn, state = make(dls=DataLoaders(dl, None)), g.get_state()
@@ -560,7 +584,8 @@ def test_a_batch_of_the_wrong_shape_names_the_last_layer_that_ran():
 def test_the_table_has_a_line_for_each_layer_and_columns_that_line_up():
     s = model_summary(net(), torch.randn(2, 1, 8, 8))
     lines = repr(s).split('\n')
-    assert len(lines) == 1 + 1 + 6 + 1 + 2 and lines[0].split()[0] == 'layer' and '3,024 multiply-adds for a batch of shape (2, 1, 8, 8)' in lines[-1]
+    assert len(lines) == 1 + 1 + 6 + 1 + 2 and lines[0].split()[0] == 'layer'
+    assert '3,024 multiply-adds for a batch of shape (2, 1, 8, 8)' in lines[-1]
     assert len({line.index(')') for line in lines[2:4]}) == 1
 
 
@@ -573,7 +598,8 @@ def test_on_cuda_the_rows_stay_there_and_no_step_waits():
     learn = Learner(net(), dls, F.cross_entropy, torch.optim.SGD, lr=0.1, cbs=stats, progress=False, device='cuda')
     learn.remove_cb(learn.cb(SanityCheck))
     learn.fit(1)                                                 # warm up: libraries may wait once
-    strict = [At('before_train', lambda learn: torch.cuda.set_sync_debug_mode('error')), At('after_train', lambda learn: torch.cuda.set_sync_debug_mode('default'))]
+    strict = [At('before_train', lambda learn: torch.cuda.set_sync_debug_mode('error')),
+              At('after_train', lambda learn: torch.cuda.set_sync_debug_mode('default'))]
     try: learn.fit(1, cbs=strict)
     finally: torch.cuda.set_sync_debug_mode('default')
     assert all(numbers.is_cuda and hist.is_cuda for rows in stats.rows.values() for _, numbers, hist in rows)

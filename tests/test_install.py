@@ -1,4 +1,4 @@
-"What `import minidl.all` costs and brings along, in fresh processes with minidl compiled, as it lies after an installation."
+"What `import minidl.all` costs and brings along, in fresh processes, minidl compiled as after an installation."
 import compileall
 import os
 import shutil
@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Slow to import, and needed only by some functions, by an extra or by a notebook: they import it themselves.
 LATER = ['matplotlib.pyplot', 'matplotlib', 'IPython', 'pandas', 'spacy', 'fastcore', 'nbdev', 'sklearn', 'scipy',
-         'fastprogress', 'safetensors', 'torchvision', 'tensorboard', 'torch._dynamo', 'torch._inductor', 'torch.distributed.fsdp']
+         'fastprogress', 'safetensors', 'torchvision', 'tensorboard', 'torch._dynamo', 'torch._inductor',
+         'torch.distributed.fsdp']
 ROUNDS = 6   # at most
 
 

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import warnings
 import weakref
 from contextlib import contextmanager
 
@@ -858,6 +859,24 @@ def test_the_journal_keeps_one_line_for_each_fit_also_a_failed_one(tmp_path):
     assert first['opt'] == 'SGD' and first['groups'][0]['lr'] == 0.1 and first['n_params'] == 67
     assert not second['finished'] and second['epochs'] == 1
 
+def test_a_journal_with_half_a_line_gives_the_whole_ones_and_names_the_other(tmp_path):
+    path = tmp_path/'j.jsonl'
+    for note in 'first', 'second': make(Journal(path, note=note)).fit(1)
+    whole = path.read_bytes()
+    second = whole.index(b'\n') + 1
+    for cut in [*range(second + 1, len(whole) - 1, 17), len(whole) - 2]:
+        path.write_bytes(whole[:cut])
+        with pytest.warns(UserWarning, match=r'j\.jsonl, line 2: no whole entry'): entries = read_journal(path)
+        assert [e['note'] for e in entries] == ['first']
+    make(Journal(path, note='third')).fit(1)   # does not go on in the half line
+    with pytest.warns(UserWarning, match='line 2:'): entries = read_journal(path)
+    assert [e['note'] for e in entries] == ['first', 'third']
+    for end in b'', b'\n':                     # whole, and the line break may be missing
+        path.write_bytes(whole[:-1] + end)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert [e['note'] for e in read_journal(path)] == ['first', 'second']
+
 def test_tensorboard_files_are_written(tmp_path):
     pytest.importorskip('tensorboard')
     make(TensorBoardLogger(tmp_path, every=1)).fit(1)
@@ -1004,6 +1023,16 @@ def test_a_model_of_ones_own_is_handed_in(tmp_path):
     make().export(tmp_path/'m')
     with pytest.raises(ValueError, match='model='): load_learner(tmp_path/'m')
     load_learner(tmp_path/'m', model=net())
+
+def test_weights_that_do_not_fit_the_model_are_an_error_with_the_files_name(tmp_path):
+    make().export(tmp_path/'exported')
+    make().save(tmp_path/'saved')
+    wider = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3))
+    for model, what in (nn.Linear(2, 2), 'Missing key'), (wider, 'size mismatch'):
+        with pytest.raises(RuntimeError, match=f'(?s)exported does not fit this model.*{what}'):
+            load_learner(tmp_path/'exported', model=model)
+        with pytest.raises(RuntimeError, match=f'(?s)saved does not fit this model.*{what}'):
+            make(model=model).load(tmp_path/'saved')
 
 def test_what_could_not_be_loaded_is_an_error_at_export(tmp_path):
     learn = make(model=small_net(5))

@@ -32,7 +32,8 @@ def net(n_in=64, n_out=3):
 
 def make(*cbs, loss_func=F.cross_entropy, model=None, dls=None, device='cpu', **kw):
     dls = dls or get_dls(images(), images(20, 1), bs=16, valid_bs=10)     # batches of 16, 16, 8; 10, 10
-    return Learner(model or net(), dls, loss_func, torch.optim.SGD, lr=0.1, cbs=cbs, progress=False, device=device, **kw)
+    return Learner(model or net(), dls, loss_func, torch.optim.SGD, lr=0.1, cbs=cbs, progress=False, device=device,
+                   **kw)
 
 def weights(learn): return [p.detach().clone() for p in learn.model.parameters()]
 def assert_equal(a, b): assert len(a) == len(b) and all(torch.equal(s, t) for s, t in zip(a, b))
@@ -55,7 +56,8 @@ class Watch(Callback):
     def after_loss(self, learn):
         if not learn.training: return
         mixer, copied = learn.cb(Mixing), lambda b: map_tensors(torch.clone, b)
-        self.seen.append(dict(xb=copied(learn.xb), yb=copied(learn.yb), pred=learn.pred.detach(), loss=learn.loss.detach(),
+        self.seen.append(dict(xb=copied(learn.xb), yb=copied(learn.yb), pred=learn.pred.detach(),
+                              loss=learn.loss.detach(),
                               perm=mixer.perm.clone(), share=mixer.share.clone(), epoch=learn.epoch))
 
 
@@ -74,9 +76,12 @@ class WithAttribute:
     reduction = 'mean'   # of the class, not of the object
     def __call__(self, pred, targ): return F.cross_entropy(pred, targ, reduction=self.reduction)
 
-LOSSES = dict(function=F.cross_entropy, module=nn.CrossEntropyLoss(), own=my_loss, kwargs=passes_on, partial=partial(my_loss),
-              twice=partial(partial(F.cross_entropy, label_smoothing=0.), reduction='sum'), sum=nn.CrossEntropyLoss(reduction='sum'),
-              smoothing=LabelSmoothingCrossEntropy(0.), forward=WithForward(), call=WithCall(), attribute=WithAttribute(),
+LOSSES = dict(function=F.cross_entropy, module=nn.CrossEntropyLoss(), own=my_loss, kwargs=passes_on,
+              partial=partial(my_loss),
+              twice=partial(partial(F.cross_entropy, label_smoothing=0.), reduction='sum'),
+              sum=nn.CrossEntropyLoss(reduction='sum'),
+              smoothing=LabelSmoothingCrossEntropy(0.), forward=WithForward(), call=WithCall(),
+              attribute=WithAttribute(),
               method=WithForward().forward, partial_module=partial(nn.CrossEntropyLoss()))
 
 @pytest.mark.parametrize('loss_func', LOSSES.values(), ids=LOSSES)
@@ -95,7 +100,8 @@ def test_blocks_within_blocks_restore_in_turn():
     with once, once, NoneReduce(loss_func): assert loss_func.reduction == 'none'
     assert loss_func.reduction == 'sum'
 
-@pytest.mark.parametrize('loss_func', [lambda p, t: (p - t).mean(), torch.dist, max, nn.Sequential(), partial(lambda p, t: p)])
+@pytest.mark.parametrize('loss_func',
+                         [lambda p, t: (p - t).mean(), torch.dist, max, nn.Sequential(), partial(lambda p, t: p)])
 def test_a_loss_without_reduction_is_refused_with_what_to_do(loss_func):
     with pytest.raises(TypeError, match="reduction, so it cannot.*Write it as"): NoneReduce(loss_func)
 
@@ -120,7 +126,8 @@ def test_it_is_cross_entropy_against_mixed_smoothed_targets_with_its_gradients(e
     s = share.view(-1, *[1]*(smooth.ndim-1))
     targets = (s*smooth + (1-s)*smooth[perm]).movedim(-1, 1)                                # (bs, k, ...)
     by_hand = lambda p: reduce_loss(-(targets * p.log_softmax(1)).sum(1), reduction)
-    for loss_func in (LabelSmoothingCrossEntropy(eps, reduction), partial(F.cross_entropy, label_smoothing=eps, reduction=reduction)):
+    for loss_func in (LabelSmoothingCrossEntropy(eps, reduction),
+                      partial(F.cross_entropy, label_smoothing=eps, reduction=reduction)):
         a, b = pred.clone().requires_grad_(), pred.clone().requires_grad_()
         ours, theirs = mixed_loss(loss_func, a, targ, perm, share), by_hand(b)
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
@@ -134,7 +141,8 @@ def test_in_float32_it_equals_the_mixed_smoothed_targets_to_1e_6():
     ours = mixed_loss(LabelSmoothingCrossEntropy(0.1), pred, targ, perm, share)
     assert abs(ours - F.cross_entropy(pred, targets)) < 1e-6
 
-WEIGHTED = [nn.CrossEntropyLoss(torch.rand(5).double() + 0.1), nn.CrossEntropyLoss(ignore_index=2), nn.NLLLoss(ignore_index=1),
+WEIGHTED = [nn.CrossEntropyLoss(torch.rand(5).double() + 0.1), nn.CrossEntropyLoss(ignore_index=2),
+            nn.NLLLoss(ignore_index=1),
             partial(F.cross_entropy, weight=torch.rand(5).double() + 0.1, ignore_index=3, label_smoothing=0.2)]
 
 @pytest.mark.parametrize('loss_func', WEIGHTED)
@@ -142,7 +150,8 @@ WEIGHTED = [nn.CrossEntropyLoss(torch.rand(5).double() + 0.1), nn.CrossEntropyLo
 def test_with_nothing_mixed_weighted_losses_are_themselves(loss_func, rest):
     pred, targ, perm, share = some(rest=rest)
     torch.testing.assert_close(mixed_loss(loss_func, pred, targ, perm, torch.ones_like(share)), loss_func(pred, targ))
-    torch.testing.assert_close(mixed_loss(loss_func, pred, targ, perm, torch.zeros_like(share)), loss_func(pred, targ[perm]))
+    torch.testing.assert_close(mixed_loss(loss_func, pred, targ, perm, torch.zeros_like(share)),
+                               loss_func(pred, targ[perm]))
 
 def test_class_weights_and_ignored_targets_enter_the_divisor_by_their_shares():
     pred, targ, perm, share = some()
@@ -151,7 +160,8 @@ def test_class_weights_and_ignored_targets_enter_the_divisor_by_their_shares():
     each = -pred.log_softmax(1).gather(1, targ[:, None])[:, 0] * w
     swapped = -pred.log_softmax(1).gather(1, targ[perm][:, None])[:, 0] * w[perm]
     expected = (share*each + (1-share)*swapped).sum() / (share*w + (1-share)*w[perm]).sum()
-    torch.testing.assert_close(mixed_loss(nn.CrossEntropyLoss(weight, ignore_index=4), pred, targ, perm, share), expected)
+    torch.testing.assert_close(mixed_loss(nn.CrossEntropyLoss(weight, ignore_index=4), pred, targ, perm, share),
+                               expected)
 
 def test_where_every_target_is_ignored_the_mean_is_nan_as_in_torch():
     pred, targ, perm, share = some()
@@ -173,19 +183,22 @@ def test_for_squared_errors_it_has_the_gradient_of_the_mixed_values():
     targ = torch.rand(12, 5).double()
     mixed = share[:, None]*targ + (1-share[:, None])*targ[perm]
     a, b = pred.clone().requires_grad_(), pred.clone().requires_grad_()
-    grads = torch.autograd.grad(mixed_loss(F.mse_loss, a, targ, perm, share), a), torch.autograd.grad(F.mse_loss(b, mixed), b)
+    grads = (torch.autograd.grad(mixed_loss(F.mse_loss, a, targ, perm, share), a),
+             torch.autograd.grad(F.mse_loss(b, mixed), b))
     torch.testing.assert_close(*grads)
 
 def test_a_loss_that_flattens_a_sequence_is_put_back_into_shape():
     pred, targ, perm, share = some(rest=(7,))
     def flat(pred, targ, reduction='mean'):
         return F.cross_entropy(pred.movedim(1, -1).flatten(0, 1), targ.flatten(), reduction=reduction)
-    torch.testing.assert_close(mixed_loss(flat, pred, targ, perm, share), mixed_loss(F.cross_entropy, pred, targ, perm, share))
+    torch.testing.assert_close(mixed_loss(flat, pred, targ, perm, share),
+                               mixed_loss(F.cross_entropy, pred, targ, perm, share))
 
 def test_of_a_loss_that_returns_more_the_first_is_mixed():
     pred, targ, perm, share = some()
     def two(pred, targ, reduction='mean'): return F.cross_entropy(pred, targ, reduction=reduction), pred.mean()
-    torch.testing.assert_close(mixed_loss(two, pred, targ, perm, share), mixed_loss(F.cross_entropy, pred, targ, perm, share))
+    torch.testing.assert_close(mixed_loss(two, pred, targ, perm, share),
+                               mixed_loss(F.cross_entropy, pred, targ, perm, share))
 
 def test_a_loss_that_takes_no_notice_of_its_reduction_is_an_error():
     pred, targ, perm, share = some()
@@ -235,7 +248,8 @@ def test_validation_and_predictions_are_not_mixed(kind):
     assert learn.validate()['loss'] == pytest.approx(F.cross_entropy(pred, targ).item(), abs=1e-6)
 
 @BOTH
-@pytest.mark.parametrize('event', ['before_batch', 'after_pred', 'after_loss', 'before_backward', 'before_step', 'after_batch',
+@pytest.mark.parametrize('event',
+                         ['before_batch', 'after_pred', 'after_loss', 'before_backward', 'before_step', 'after_batch',
                                    'before_validate'])
 @pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt, CancelBatch, CancelFit])
 def test_the_loss_is_back_whatever_ends_the_batch(kind, event, error):
@@ -279,7 +293,8 @@ def test_a_batch_of_one_is_its_own_partner_and_stays_as_it_is(kind):
     watch = Watch()
     make(kind(), watch, dls=get_dls(images(3), None, bs=1)).fit(1)
     x, y = images(3).tensors
-    assert sorted(s['xb'].sum().item() for s in watch.seen) == pytest.approx(sorted(x.sum((1, 2, 3)).tolist()), abs=1e-6)
+    assert sorted(s['xb'].sum().item() for s in watch.seen) == pytest.approx(sorted(x.sum((1, 2, 3)).tolist()),
+                                                                             abs=1e-6)
     for s in watch.seen: torch.testing.assert_close(s['loss'], F.cross_entropy(s['pred'], s['yb']))
 
 @pytest.mark.parametrize('shape', [(), (5,), (4, 6), (3, 8, 8), (2, 4, 4, 4)])
@@ -365,12 +380,14 @@ def test_a_nan_in_one_image_reaches_the_check_for_nans():
     x, y = images().tensors
     x = x.clone()
     x[3] = math.nan
-    with pytest.warns(UserWarning, match='not finite'): make(MixUp(), TerminateOnNaN(every=1), dls=DataLoaders([(x, y)])).fit(1)
+    with pytest.warns(UserWarning, match='not finite'):
+        make(MixUp(), TerminateOnNaN(every=1), dls=DataLoaders([(x, y)])).fit(1)
 
 def test_regression_trains_and_its_train_loss_is_the_mixed_one():
     x = images().tensors[0]
     y, watch = x.flatten(1)[:, :2].clone(), Watch()
-    learn = make(MixUp(), watch, loss_func=nn.MSELoss(), model=net(64, 2), dls=get_dls(TensorDataset(x, y), None, bs=16))
+    learn = make(MixUp(), watch, loss_func=nn.MSELoss(), model=net(64, 2),
+                 dls=get_dls(TensorDataset(x, y), None, bs=16))
     learn.fit(30)
     for s in watch.seen[:3]:
         each = [(s['pred'] - t).square().mean(1) for t in (s['yb'], s['yb'][s['perm']])]
@@ -397,7 +414,8 @@ def test_a_resumed_fit_ends_with_the_same_weights(kind, at, tmp_path):
     def crash(learn):
         if learn.training and (learn.epoch, learn.iter) == at: raise RuntimeError('power')
     whole = make(kind()).fit(3)
-    with pytest.raises(RuntimeError): make(kind()).fit(3, cbs=[Checkpoint(tmp_path, every=1), At('before_batch', crash)])
+    with pytest.raises(RuntimeError):
+        make(kind()).fit(3, cbs=[Checkpoint(tmp_path, every=1), At('before_batch', crash)])
     resumed = make(kind()).fit(cbs=Checkpoint(tmp_path, every=1), resume=tmp_path)
     assert_equal(weights(whole), weights(resumed))
 
@@ -409,7 +427,8 @@ def test_accumulation_steps_on_the_mean_gradient_of_its_mixed_batches(kind):
     learn = make(kind(), watch, GradientAccumulation(3), At('before_step', keep, order=30), dls=dls())
     start = copy.deepcopy(learn.model)
     learn.fit(1)
-    losses = [mixed_loss(F.cross_entropy, start(s['xb']), s['yb'], s['perm'], s['share']) * len(s['xb']) for s in watch.seen]
+    losses = [mixed_loss(F.cross_entropy, start(s['xb']), s['yb'], s['perm'], s['share']) * len(s['xb'])
+              for s in watch.seen]
     by_hand = torch.autograd.grad(sum(losses)/40, start.parameters())
     assert len(grads) == 1
     for g, h in zip(grads[0], by_hand): torch.testing.assert_close(g, h, rtol=1e-4, atol=1e-6)
@@ -439,7 +458,8 @@ def test_smoothing_and_mixup_train_together_with_one_cycle():
 
 def test_a_hidden_layer_is_mixed_the_input_is_not_and_no_hook_stays():
     model, heard, plain = net(), {}, []
-    model[3].register_forward_pre_hook(lambda m, inp: heard.__setitem__('next', inp[0].detach()) if m.training else None)
+    model[3].register_forward_pre_hook(lambda m, inp: heard.__setitem__('next',
+                                                                        inp[0].detach()) if m.training else None)
     model[2].register_forward_hook(lambda m, inp, out: heard.__setitem__('out', out.detach()) if m.training else None)
     watch = Watch()
     make(MixUp(layer=model[2]), watch, model=model, dls=get_dls(images(16), images(8), bs=16)).fit(1)
@@ -451,7 +471,8 @@ def test_of_several_places_each_gets_its_turn_and_resuming_draws_the_same():
     def places():
         model, seen = net(), []
         mixer = MixUp(layer=[None, model[1], model[2]])
-        make(mixer, At('after_pred', lambda l: l.training and seen.append(model_index(model, mixer.inside.layer)), order=0),
+        make(mixer, At('after_pred', lambda l: l.training and seen.append(model_index(model, mixer.inside.layer)),
+                       order=0),
              model=model).fit(8)
         return seen
     def model_index(model, layer): return None if layer is None else list(model).index(layer)
@@ -467,7 +488,8 @@ class Tokens(nn.Module):
 
 def tokens():
     g = torch.Generator().manual_seed(3)
-    return get_dls(TensorDataset(torch.randint(0, 20, (40, 6), generator=g), torch.randint(0, 3, (40,), generator=g)), None, bs=16)
+    return get_dls(TensorDataset(torch.randint(0, 20, (40, 6), generator=g), torch.randint(0, 3, (40,), generator=g)),
+                   None, bs=16)
 
 def test_tokens_are_mixed_at_the_embedding():
     model = Tokens()
@@ -477,7 +499,8 @@ def test_tokens_are_mixed_at_the_embedding():
 
 def test_layers_that_cannot_be_mixed_at_are_refused():
     model = Tokens()
-    with pytest.raises(ValueError, match='gives a tuple'): make(MixUp(layer=model.rnn), model=model, dls=tokens()).fit(1)
+    with pytest.raises(ValueError, match='gives a tuple'):
+        make(MixUp(layer=model.rnn), model=model, dls=tokens()).fit(1)
     assert n_hooks(model) == 0
     with pytest.raises(ValueError, match='no layer of this model'): make(MixUp(layer=nn.Linear(2, 2))).fit(1)
     with pytest.raises(ValueError, match='empty list'): MixUp(layer=[])
@@ -559,7 +582,8 @@ def test_classes_may_be_the_last_dimension():
 @pytest.mark.parametrize('dtype', [torch.int32, torch.uint8])
 def test_targets_may_be_short_integers(dtype):
     pred, targ, *_ = some()
-    torch.testing.assert_close(LabelSmoothingCrossEntropy()(pred, targ.to(dtype)), LabelSmoothingCrossEntropy()(pred, targ))
+    torch.testing.assert_close(LabelSmoothingCrossEntropy()(pred, targ.to(dtype)),
+                               LabelSmoothingCrossEntropy()(pred, targ))
 
 def test_label_smoothing_refuses_with_sentences():
     pred, targ, *_ = some(rest=(7,))
@@ -568,7 +592,8 @@ def test_label_smoothing_refuses_with_sentences():
     with pytest.raises(ValueError, match=r'in \[0, 1\)'): LabelSmoothingCrossEntropy(1.)
     with pytest.raises(ValueError, match=r'in \[0, 1\)'): LabelSmoothingCrossEntropy(math.nan)
     with pytest.raises(ValueError, match="not 'avg'"): LabelSmoothingCrossEntropy(reduction='avg')
-    with pytest.raises((IndexError, RuntimeError)): LabelSmoothingCrossEntropy()(pred, targ - 3)   # -1, -2, -3 are no classes
+    # -1, -2, -3 are no classes
+    with pytest.raises((IndexError, RuntimeError)): LabelSmoothingCrossEntropy()(pred, targ - 3)
 
 
 # ---- calibration

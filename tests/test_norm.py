@@ -17,13 +17,15 @@ from minidl.norm import BatchNorm, LayerNorm, RunningBatchNorm, lsuv_init
 from minidl.training import get_dls, no_decay_groups
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
-SHAPES = {nn.BatchNorm1d: [(7, 4), (7, 4, 5)], nn.BatchNorm2d: [(7, 4, 5, 6), (1, 4, 3, 3)], nn.BatchNorm3d: [(3, 4, 2, 5, 6)]}
+SHAPES = {nn.BatchNorm1d: [(7, 4), (7, 4, 5)], nn.BatchNorm2d: [(7, 4, 5, 6), (1, 4, 3, 3)],
+          nn.BatchNorm3d: [(3, 4, 2, 5, 6)]}
 CASES = [(twin, shape) for twin, shapes in SHAPES.items() for shape in shapes]
 BOTH = [BatchNorm, RunningBatchNorm]
 
 
 def draw(*shape, seed=0, dtype=torch.float32, scale=3., shift=5.):
-    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)*scale + shift).to(dtype)
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed),
+                        dtype=torch.float64)*scale + shift).to(dtype)
 
 
 def pair(twin, nf=4, dtype=torch.float32, **kwargs):
@@ -64,7 +66,8 @@ def test_batch_norm_equals_torchs_in_outputs_gradients_and_running_statistics(tw
 @pytest.mark.parametrize('eps', [1e-3, 0.5])
 def test_batch_norm_means_momentum_and_eps_as_torch_does(mom, eps):
     ours, theirs = pair(nn.BatchNorm2d, momentum=mom, eps=eps)
-    for seed in range(5): assert_close(ours(draw(3, 4, 5, 5, seed=seed)), theirs(draw(3, 4, 5, 5, seed=seed)), rtol=1e-4, atol=1e-4)
+    for seed in range(5):
+        assert_close(ours(draw(3, 4, 5, 5, seed=seed)), theirs(draw(3, 4, 5, 5, seed=seed)), rtol=1e-4, atol=1e-4)
     for name, t in theirs.state_dict().items(): assert_close(ours.state_dict()[name], t)
 
 
@@ -93,7 +96,8 @@ def test_a_wrong_number_of_channels_gets_a_sentence_in_both_modes(kind):
     layer = kind(4)
     for x in torch.randn(8, 5), torch.randn(8, 5, 3, 3), torch.randn(4), torch.tensor(1.):
         for mode in True, False:
-            with pytest.raises(ValueError, match=r'\(4\) expects an input of shape \(bs, 4, ...\)'): layer.train(mode)(x)
+            with pytest.raises(ValueError, match=r'\(4\) expects an input of shape \(bs, 4, ...\)'):
+                layer.train(mode)(x)
     with pytest.raises(TypeError, match='floating-point'): layer(torch.ones(8, 4, dtype=torch.long))
 
 
@@ -138,7 +142,8 @@ def test_statistics_stored_in_bfloat16_are_still_computed_in_float32():
     high.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in low.state_dict().items()})
     x = draw(3, 4, 5, 5, seed=1).bfloat16()
     low(x), high(x.float())
-    for name in 'running_mean', 'running_var', 'count': assert torch.equal(getattr(low, name), getattr(high, name).bfloat16()), name
+    for name in 'running_mean', 'running_var', 'count':
+        assert torch.equal(getattr(low, name), getattr(high, name).bfloat16()), name
 
 
 def test_batch_norm_in_bfloat16_is_as_near_to_torchs_as_the_format_allows():
@@ -272,7 +277,8 @@ def test_the_gradient_is_that_of_the_mixture_with_the_old_statistics_constant():
 def test_buffers_carry_no_graph_so_copies_and_many_steps_work():
     rbn = RunningBatchNorm(4)
     for seed in range(3):
-        rbn(draw(2, 4, 3, 3, seed=seed).requires_grad_()).sum().backward()   # a second backward through the first graph would fail
+        # a second backward through the first graph would fail
+        rbn(draw(2, 4, 3, 3, seed=seed).requires_grad_()).sum().backward()
     out = rbn(draw(2, 4, 3, 3).requires_grad_())
     other = copy.deepcopy(rbn)   # in the middle of a step
     out.sum().backward()
@@ -334,9 +340,11 @@ def small_digits(norm, bs, seed, n=400):
     x = torch.randn(n, 10, generator=g)
     y = (x[:, :3].abs().sum(1) > 2.2).long()
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(10, 32, bias=False), norm(32), nn.ReLU(), nn.Linear(32, 32, bias=False), norm(32), nn.ReLU(),
+    model = nn.Sequential(nn.Linear(10, 32, bias=False), norm(32), nn.ReLU(), nn.Linear(32, 32, bias=False), norm(32),
+                          nn.ReLU(),
                           nn.Linear(32, 2))
-    learn = Learner(model, get_dls(TensorDataset(x, y), TensorDataset(x, y), bs=bs, seed=seed), F.cross_entropy, torch.optim.SGD, lr=0.05,
+    learn = Learner(model, get_dls(TensorDataset(x, y), TensorDataset(x, y), bs=bs, seed=seed), F.cross_entropy,
+                    torch.optim.SGD, lr=0.05,
                     default_cbs=False, cbs=[ToDevice('cpu'), Recorder()])
     learn.fit(4)
     return learn.validate()['loss']
@@ -385,16 +393,21 @@ class Res(nn.Module):
 
 
 def resnet():
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(inplace=True), nn.Sequential(Res(8), nn.Sequential(Res(8))), nn.AdaptiveAvgPool2d(1),
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(inplace=True), nn.Sequential(Res(8), nn.Sequential(Res(8))),
+                         nn.AdaptiveAvgPool2d(1),
                          nn.Flatten(), nn.Linear(8, 4))
 
 
 ANY = {
-    'mlp': (lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 3)), (64, 6)),
-    'conv1d': (lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 3, groups=4), nn.Hardswish()), (16, 3, 20)),
+    'mlp': (lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 3)),
+            (64, 6)),
+    'conv1d': (lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 3, groups=4), nn.Hardswish()),
+               (16, 3, 20)),
     'conv3d': (lambda: nn.Sequential(nn.Conv3d(2, 4, 3), nn.Mish(), nn.Conv3d(4, 4, 2, bias=False)), (8, 2, 6, 6, 6)),
-    'transposed': (lambda: nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.ConvTranspose2d(8, 3, 2, stride=2)), (8, 3, 12, 12)),
-    'norms': (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), BatchNorm(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8), RunningBatchNorm(8),
+    'transposed': (lambda: nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(),
+                                         nn.ConvTranspose2d(8, 3, 2, stride=2)), (8, 3, 12, 12)),
+    'norms': (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), BatchNorm(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8),
+                                    RunningBatchNorm(8),
                                     nn.Conv2d(8, 4, 1)), (8, 3, 12, 12)),
     'deep': (lambda: nn.Sequential(*[l for _ in range(40) for l in (nn.Linear(16, 16), nn.ReLU())]), (128, 16)),
     'tokens': (lambda: nn.Sequential(nn.Linear(6, 12), LayerNorm(12), nn.Linear(12, 5)), (4, 7, 6)),
@@ -420,7 +433,8 @@ def test_lsuv_follows_the_forward_through_nested_and_shared_layers_and_leaves_un
 
 
 def snapshot(model):
-    return ([(m.training, list(m._forward_hooks), list(m._forward_pre_hooks), list(m._buffers)) for m in model.modules()],
+    return ([(m.training, list(m._forward_hooks), list(m._forward_pre_hooks), list(m._buffers))
+             for m in model.modules()],
             {n: b.clone() for n, b in model.named_buffers()}, torch.get_rng_state())
 
 
@@ -440,15 +454,18 @@ def test_lsuv_leaves_modes_buffers_hooks_gradients_and_the_random_state_as_found
         assert modes == modes2 and torch.equal(rng, rng2) and buffers.keys() == buffers2.keys()
         for n in buffers: assert torch.equal(buffers[n], buffers2[n]), n
     assert ids == [id(p) for p in model.parameters()] and all(p.requires_grad for p in model.parameters())
-    for p, g in zip(model.parameters(), grads): assert (p.grad is None) == (g is None) and (g is None or torch.equal(p.grad, g))
+    for p, g in zip(model.parameters(), grads):
+        assert (p.grad is None) == (g is None) and (g is None or torch.equal(p.grad, g))
     assert 0 < len(calls) <= 4   # one to look, one that corrects, one to see that it is good
 
 
 def test_lsuv_makes_at_most_one_pass_per_step():
     class Stubborn(nn.Linear):
-        def forward(self, x): return F.linear(x, F.normalize(self.weight)*3, self.bias)   # no scale of the weight changes this
+        # no scale of the weight changes this
+        def forward(self, x): return F.linear(x, F.normalize(self.weight)*3, self.bias)
     model, calls = nn.Sequential(Stubborn(4, 4), nn.ReLU(), nn.Linear(4, 2)), []
-    with Hook(model, lambda *a: calls.append(1)), pytest.warns(UserWarning, match='0, 2 still off by more than 0.001 after 4 corrections'):
+    told = pytest.warns(UserWarning, match='0, 2 still off by more than 0.001 after 4 corrections')
+    with Hook(model, lambda *a: calls.append(1)), told:
         lsuv_init(model, draw(32, 4), max_iter=4)
     assert len(calls) == 1 + 4 + 1
 
@@ -457,7 +474,8 @@ def test_lsuv_makes_at_most_one_pass_per_step():
 @pytest.mark.parametrize('bias', [True, False])
 def test_lsuv_needs_three_passes_since_later_layers_see_what_earlier_ones_became(bias, ortho):
     torch.manual_seed(0)
-    model, calls = nn.Sequential(*[l for _ in range(8) for l in (nn.Linear(16, 16, bias=bias), nn.Sigmoid(), nn.Dropout(0.2))]), []
+    layers = [l for _ in range(8) for l in (nn.Linear(16, 16, bias=bias), nn.Sigmoid(), nn.Dropout(0.2))]
+    model, calls = nn.Sequential(*layers), []
     with Hook(model, lambda *a: calls.append(1)): stats = lsuv_init(model, draw(64, 16), ortho=ortho)
     assert len(calls) == 3   # one that looks, one that corrects, one that finds all good
     assert bias or max(abs(r['mean']) for r in stats) > 0.01   # without a bias the mean is what it is
@@ -513,7 +531,8 @@ def test_lsuv_says_which_layer_it_cannot_scale_and_changes_nothing(bad, why):
 
 
 def test_lsuv_names_the_dead_layer_in_the_middle():
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Hardtanh(5., 6.), nn.Threshold(1e9, 0.), nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Hardtanh(5., 6.), nn.Threshold(1e9, 0.),
+                          nn.Linear(4, 4))
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match='output of 5 .Linear. has a std of 0'): lsuv_init(model, draw(16, 4))
     for k, v in model.state_dict().items(): assert torch.equal(v, before[k])
@@ -541,7 +560,8 @@ def test_lsuv_leaves_frozen_tied_and_computed_weights_alone():
             super().__init__()
             self.emb, self.hid, self.head = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20)
             self.head.weight = self.emb.weight
-            self.frozen, self.normed = nn.Linear(8, 8).requires_grad_(False), nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+            self.frozen = nn.Linear(8, 8).requires_grad_(False)
+            self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
         def forward(self, x): return self.head(self.normed(self.frozen(self.hid(self.emb(x)))))
     torch.manual_seed(0)
     model = Tied()
@@ -568,7 +588,8 @@ def test_lsuv_takes_a_learner_and_the_inputs_that_a_model_takes():
     check(Two(), inputs, ['a', 'b'])
     check(Two(), dict(x=inputs[0], z=inputs[1]), ['a', 'b'])
     ds = TensorDataset(draw(32, 3, 10, 10), torch.arange(32) % 4)
-    learn = Learner(resnet(), get_dls(ds, ds, bs=8), F.cross_entropy, lr=1e-3, default_cbs=False, cbs=[ToDevice('cpu'), Recorder()])
+    learn = Learner(resnet(), get_dls(ds, ds, bs=8), F.cross_entropy, lr=1e-3, default_cbs=False,
+                    cbs=[ToDevice('cpu'), Recorder()])
     lsuv_init(learn, ds.tensors[0][:8])
     for _, std in outputs(learn.model, ds.tensors[0][:8]).values(): assert abs(std - 1) < 2e-3
     learn.fit(1)
@@ -579,7 +600,8 @@ def test_lsuv_takes_a_learner_and_the_inputs_that_a_model_takes():
 def test_lsuv_takes_a_model_that_is_one_layer_and_refuses_what_has_none_or_is_lazy():
     stats = lsuv_init(layer := nn.Linear(4, 4), draw(32, 4))
     assert stats[0]['name'] == 'Linear' and abs(layer(draw(32, 4)).std(correction=0) - 1) < 2e-3
-    with pytest.raises(ValueError, match='no trainable linear or convolutional layer'): lsuv_init(nn.Sequential(nn.ReLU()), draw(2, 2))
+    with pytest.raises(ValueError, match='no trainable linear or convolutional layer'):
+        lsuv_init(nn.Sequential(nn.ReLU()), draw(2, 2))
     with pytest.raises(ValueError, match='lazy'): lsuv_init(nn.Sequential(nn.LazyLinear(3)), draw(2, 2))
     lonely = Res(3)
     lonely.forward = lambda x: x
@@ -598,7 +620,8 @@ def test_lsuv_works_in_other_precisions_without_a_warning(dtype, tol):
 
 def test_lsuv_saves_a_deep_net_that_kaiming_cannot():
     torch.manual_seed(0)
-    make, xb = lambda: nn.Sequential(*[l for _ in range(30) for l in (nn.Conv2d(16, 16, 3, padding=1), nn.Mish())]), torch.randn(64, 16, 2, 2)
+    make = lambda: nn.Sequential(*[l for _ in range(30) for l in (nn.Conv2d(16, 16, 3, padding=1), nn.Mish())])
+    xb = torch.randn(64, 16, 2, 2)
     assert list(outputs(init_cnn(make()), xb).values())[-1][1] < 0.01
     model = make()
     stats = lsuv_init(model, xb)

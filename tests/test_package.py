@@ -168,7 +168,8 @@ assert learn.recorder.values[-1]['accuracy'] > 0.6
 
 
 def readme_examples():
-    section = re.search(r'## In a notebook of your own\n(.*?)\n## ', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)[1]
+    section = re.search(r'## In a notebook of your own\n(.*?)\n## ', (ROOT/'README.md').read_text(encoding='utf-8'),
+                        re.S)[1]
     return re.findall(r'```python\n(.*?)```', section, re.S)
 
 

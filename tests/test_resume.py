@@ -5,11 +5,9 @@ import csv
 import os
 import pickle
 import random
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
+from disks import no_file_over
 from minidl.learner import (EMA, Callback, CancelFit, Checkpoint, CSVLogger, EarlyStopping, GradientAccumulation,
                             Learner, Recorder, TerminateOnNaN, read_checkpoint, read_tensors)
 from minidl.training import DataLoaders, EpochBatches, accuracy, get_dls
@@ -295,14 +294,6 @@ def test_a_fit_that_ends_with_nan_keeps_the_checkpoint_before(tmp_path):
     assert (state['epoch'], state['batch']) == (1, 0)
     assert all(t.isfinite().all() for t in state['model'].values())
 
-@contextmanager
-def full_disk(room):
-    "No file may grow beyond `room` bytes: writing fails in the midst, as on a full disk."
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
 def big(*cbs):
     torch.manual_seed(1)
     return make(*cbs, model=nn.Sequential(nn.Linear(4, 4000), nn.Linear(4000, 3)))
@@ -311,7 +302,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written(tmp_path
     with pytest.raises(RuntimeError): big(Checkpoint(tmp_path), Stop('after_batch', 1, 2)).fit(N_EPOCHS)
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     learn = big(Checkpoint(tmp_path, monitor=None))
-    with full_disk(100_000), pytest.raises(OSError, match='(?s)ckpt.*(disk|space|written)'): learn.fit(resume=tmp_path)
+    with no_file_over(100_000), pytest.raises(OSError, match='(?s)ckpt.*(disk|space|written)'):
+        learn.fit(resume=tmp_path)
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert_same_weights(big().fit(N_EPOCHS), big(Checkpoint(tmp_path)).fit(resume=tmp_path))
     learn.fit(1)   # and it can go on
@@ -320,7 +312,7 @@ def test_a_full_disk_while_saving_leaves_the_old_file(tmp_path):
     old, new = big(), big()
     old.save(tmp_path/'m')
     new.model[0].weight.data += 1
-    with full_disk(30_000), pytest.raises(OSError, match='(?s)m.*(disk|space|written)'): new.save(tmp_path/'m')
+    with no_file_over(30_000), pytest.raises(OSError, match='(?s)m.*(disk|space|written)'): new.save(tmp_path/'m')
     assert names(tmp_path) == ['m']
     assert_same_weights(new.load(tmp_path/'m'), old)
 

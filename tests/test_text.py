@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import select
 import signal
 import subprocess
@@ -80,7 +81,8 @@ def some(files): return [f.read_text(encoding='utf-8') for f in files[:200]]
 def plain(**how): return Tokenizer(**{'tok': 'regex', 'cache': False} | how)
 def arrays(lengths, seed=0): return [np.random.default_rng(seed + i).integers(8, 99, n) for i, n in enumerate(lengths)]
 def batches(dl): return [(xb.clone(), yb.clone()) for xb, yb in dl]
-def read_rows(batches, i=1): return [torch.cat([b[i][r] for b in batches if r < len(b[i])]) for r in range(len(batches[0][i]))]
+def read_rows(batches, i=1):
+    return [torch.cat([b[i][r] for b in batches if r < len(b[i])]) for r in range(len(batches[0][i]))]
 def same(a, b): return len(a) == len(b) and all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(a, b))
 
 
@@ -135,7 +137,7 @@ def test_any_number_of_workers_gives_the_same_in_the_same_order(files, kind):
     assert Numericalizer()(tok(files[:300])) == Numericalizer()(one)
     tok.close()
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.sampled_from('aAbB \n\t\x85<br/>&;#.!x é'), max_size=60), max_size=12), st.integers(1, 5))
 def test_odd_texts_are_tokenized_alike_in_every_way(texts, size):
     tok = plain()
@@ -167,7 +169,8 @@ def test_bytes_that_are_no_utf8_are_refused_with_the_files_name_or_replaced(tmp_
     paths[70].write_bytes('schön'.encode('latin-1'))
     with pytest.raises(ValueError, match=r'70\.txt is not UTF-8.*errors=.replace'): plain(n_workers=n_workers)(paths)
     assert plain(n_workers=n_workers, errors='replace')(paths)[70] == [BOS, 'sch', '�', 'n', EOS]
-    with pytest.raises(FileNotFoundError, match='gone.txt'): plain(n_workers=n_workers)(paths[:69] + [tmp_path/'gone.txt'])
+    with pytest.raises(FileNotFoundError, match='gone.txt'):
+        plain(n_workers=n_workers)(paths[:69] + [tmp_path/'gone.txt'])
 
 def test_a_lone_surrogate_is_told_or_replaced():
     with pytest.raises(ValueError, match='is not UTF-8'): Tokenizer(cache=False)(['fine', 'bad \ud800'])
@@ -195,7 +198,8 @@ def test_decode_gives_readable_text(text):
     assert tok.decode(tok.tokenize(text)).lower() == text.lower()
 
 def test_decode_survives_what_a_language_model_may_say():
-    for tokens in ['xxmaj'], ['xxrep'], ['xxrep', 'the', 'a'], ['xxwrep', '9'*30], ['xxup', 'xxmaj', 'xxrep', '3'], ['xxeos', 'xxpad']:
+    for tokens in (['xxmaj'], ['xxrep'], ['xxrep', 'the', 'a'], ['xxwrep', '9'*30], ['xxup', 'xxmaj', 'xxrep', '3'],
+                   ['xxeos', 'xxpad']):
         assert len(plain().decode(tokens)) < 1000
     assert plain().decode(['xxrep', '999999', 'a']) == 'a'*100
 
@@ -242,8 +246,12 @@ def test_an_error_in_a_workers_rule_arrives_and_the_pool_goes_on():
 @pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='needs pidfd')
 def test_workers_end_when_their_parent_is_killed():
     script = '''import sys; from minidl.text import Tokenizer
-tok = Tokenizer(2, tok='regex', cache=False); tok(['a']*200); print(*tok._pool._processes, flush=True); sys.stdin.read()'''
-    with subprocess.Popen([sys.executable, '-c', script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+tok = Tokenizer(2, tok='regex', cache=False)
+tok(['a']*200)
+print(*tok._pool._processes, flush=True)
+sys.stdin.read()'''
+    with subprocess.Popen([sys.executable, '-c', script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as p:
         fds = [os.pidfd_open(int(pid)) for pid in p.stdout.readline().split()]
         p.kill()
     assert len(fds) == 2
@@ -262,6 +270,63 @@ if __name__ == '__main__':
 ''')
     out = subprocess.run([sys.executable, tmp_path/'s.py'], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith(f"100 {[BOS, 'xxmaj', 'word', '42', EOS]}")
+
+RULES = '''import multiprocessing
+from minidl.data import register_tfm
+from minidl.text import Tokenizer
+
+@register_tfm
+def shout(t): return t.upper()
+
+def third(rule): return Tokenizer(2, tok='regex', cache=False, pre_rules=[rule], post_rules=[])(['Word']*100)[3][1]
+'''
+
+IN_A_SCRIPT = RULES + '''
+if __name__ == '__main__':          # a worker does not come here
+    import rules_of_mine
+    multiprocessing.set_start_method('spawn')
+    print(third(shout), third(rules_of_mine.whisper))
+
+    @register_tfm
+    def hidden(t): return t
+    try: third(hidden)
+    except Exception as e: print(type(e).__name__, e)
+'''
+
+def test_spawned_workers_get_the_rules_of_a_script_and_of_its_modules_or_a_sentence(tmp_path):
+    (tmp_path/'rules_of_mine.py').write_text('from minidl.data import register_tfm\n'
+                                             '@register_tfm\ndef whisper(t): return t.lower()\n')
+    (tmp_path/'s.py').write_text(IN_A_SCRIPT)
+    out = subprocess.run([sys.executable, tmp_path/'s.py'], capture_output=True, text=True, check=True).stdout
+    assert 'WORD word\n' in out        # a bar may stand before it, where workers take long to start
+    assert re.search('PicklingError A rule cannot be sent.*hidden.*into a module', out)
+
+IN_A_NOTEBOOK = RULES + '''
+import sys
+multiprocessing.set_start_method(sys.argv[1])
+tok = Tokenizer(2, tok='regex', cache=False, pre_rules=[shout], post_rules=[])
+try: tok(['Word']*100)
+except Exception as e: print(type(e).__name__, e)
+multiprocessing.set_start_method('fork', force=True)        # as the sentence says
+print(tok(['Word']*100)[3][1], third(shout))
+'''
+
+@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork')
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_a_rule_of_a_notebook_is_a_sentence_for_workers_that_are_not_forked(method):
+    python = [sys.executable, '-c', IN_A_NOTEBOOK, method]
+    out = subprocess.run(python, capture_output=True, text=True, check=True).stdout
+    assert re.search('PicklingError A rule cannot be sent.*shout.*n_workers=1', out)
+    assert 'WORD WORD\n' in out
+
+def test_a_rule_that_cannot_be_pickled_is_told_before_workers_start(monkeypatch):
+    def local(t): return t
+    spawn = multiprocessing.get_context('spawn')
+    monkeypatch.setitem(minidl.text.REGISTRY, 'local', local)
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda: spawn)
+    tok = plain(n_workers=2, pre_rules=[local])
+    with pytest.raises(pickle.PicklingError, match='cannot be sent.*local.*into a module'): tok(['a']*200)
+    assert tok._pool is None
 
 def test_a_tokenizer_pickles_and_copies_without_its_workers():
     tok = plain(n_workers=2)
@@ -306,7 +371,8 @@ def test_short_runs_and_those_without_a_cache_write_nothing(cache):
 
 def test_another_text_rule_or_setting_finds_nothing_of_the_old(cache, monkeypatch):
     n = lambda: len(list(cache.iterdir()))
-    variants = [(dict(), LONG), (dict(), LONG[:-1] + ['x']), (dict(), LONG[::-1]), (dict(pre_rules=PRE_RULES[:-1]), LONG),
+    variants = [(dict(), LONG), (dict(), LONG[:-1] + ['x']), (dict(), LONG[::-1]),
+                (dict(pre_rules=PRE_RULES[:-1]), LONG),
                 (dict(errors='replace'), LONG), (dict(lang='de'), LONG), (dict(), [LONG[0] + LONG[1], *LONG[2:]])]
     for i, (how, texts) in enumerate(variants, 1):
         plain(cache=True, **how)(texts)
@@ -352,10 +418,39 @@ def test_a_full_disk_leaves_nothing_half_written(cache, monkeypatch):
     with pytest.warns(UserWarning, match='No space left'): plain(cache=True)(LONG)
     assert not list(cache.iterdir())
 
+def kept_file(texts, cache):
+    "The file of the cache that holds the tokens of `texts`."
+    plain(cache=True)(texts)
+    return max(cache.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+
+def test_the_cache_keeps_what_was_used_last(cache, monkeypatch):
+    files = []
+    for day in range(3):
+        files.append(kept_file(LONG[day:], cache))
+        os.utime(files[day], (day, day))
+    assert kept_file(LONG, cache) == files[0]        # read, so it is as good as new
+    killed = cache/f'1-{files[0].name}.-1.part'
+    killed.write_bytes(b'half of it')
+    os.utime(killed, (0, 0))
+    monkeypatch.setattr(minidl.text._make_room, '__defaults__', (int(2.5*files[0].stat().st_size),))
+    new = kept_file(LONG[3:], cache)
+    assert set(cache.iterdir()) == {files[0], new}
+    monkeypatch.setattr(minidl.text._make_room, '__defaults__', (0,))
+    new = kept_file(LONG[4:], cache)
+    assert set(cache.iterdir()) == {new}        # at least what has just been made
+
+def test_tokens_that_vanish_while_they_are_looked_for_are_made_again(cache, monkeypatch):
+    def gone(file): raise FileNotFoundError(file)
+    tokens = plain(cache=True)(LONG)
+    monkeypatch.setattr(minidl.text, 'read_tensors', gone)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert plain(cache=True)(LONG) == tokens
+
 
 # Ragged arrays and numbers
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 99), max_size=5), min_size=1, max_size=8), st.data())
 def test_a_ragged_array_reads_like_the_list_of_lists_that_it_holds(lists, data):
     ragged = Ragged.from_arrays(lists)
@@ -407,7 +502,8 @@ def test_a_numericalizer_goes_through_json():
 
 # The language model's stream
 
-lengths_bs_bptt = given(st.lists(st.integers(0, 12), min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 9), st.booleans())
+lengths_bs_bptt = given(st.lists(st.integers(0, 12), min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 9),
+                        st.booleans())
 
 def loader_or_sentence(ids, bs, bptt, **how):
     n = sum(map(len, ids)) - 1
@@ -417,7 +513,7 @@ def loader_or_sentence(ids, bs, bptt, **how):
         return None
     return LMLoader(ids, bs, bptt, **how)
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @lengths_bs_bptt
 def test_the_stream_loses_no_token_and_doubles_none(lengths, bs, bptt, shuffle):
     ids = arrays(lengths)
@@ -431,12 +527,13 @@ def test_the_stream_loses_no_token_and_doubles_none(lengths, bs, bptt, shuffle):
         assert torch.cat(rows_y).tolist() == stream[1:].tolist()
         sizes = [len(r) for r in rows_x]
         assert set(sizes[:-1]) <= {max(sizes)} and max(sizes) - sizes[-1] < bs
-        assert all(x.shape == y.shape and x.shape[1] <= bptt and x.is_contiguous() and x.dtype == torch.int64 for x, y in got)
+        assert all(x.shape == y.shape and x.shape[1] <= bptt and x.is_contiguous() and x.dtype == torch.int64
+                   for x, y in got)
         n_rows = [len(x) for x, _ in got]
         assert n_rows == sorted(n_rows, reverse=True) and set(n_rows) <= {bs, bs - 1}
     assert sorted(stream) == sorted(np.concatenate(ids))
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @lengths_bs_bptt
 def test_going_on_in_the_middle_of_an_epoch_gives_the_rest_of_it(lengths, bs, bptt, shuffle):
     if (dl := loader_or_sentence(arrays(lengths), bs, bptt, shuffle=shuffle)) is None: return
@@ -447,7 +544,7 @@ def test_going_on_in_the_middle_of_an_epoch_gives_the_rest_of_it(lengths, bs, bp
         assert same(batches(dl), second[skip:])
     with pytest.raises(ValueError, match='skip'): dl.set_epoch(0, len(dl) + 1)
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=20), st.integers(2, 5), st.integers(1, 9), st.integers(1, 3))
 def test_the_shares_of_several_processes_are_the_rows_of_one_large_batch(lengths, bs, bptt, n_ranks):
     ids = arrays(lengths)
@@ -467,7 +564,8 @@ def test_epochs_differ_and_depend_on_seed_and_epoch_alone():
     dl = make(0)
     first, second = batches(dl), batches(dl)
     assert not same(first, second) and same(first, batches(make(0))) and not same(first, batches(make(1)))
-    assert same(batches(dl.ordered()), batches(LMLoader(dl.ids, 3, 4))) and same(batches(in_order(dl)), batches(dl.ordered()))
+    assert same(batches(dl.ordered()), batches(LMLoader(dl.ids, 3, 4)))
+    assert same(batches(in_order(dl)), batches(dl.ordered()))
     dl.set_epoch(1)
     torch.manual_seed(9)
     state = torch.get_rng_state()
@@ -498,7 +596,8 @@ def test_a_language_models_loaders_have_vocabulary_and_readable_batches(some, ca
     x, y = dls.decode(dls.one_batch(), n=2)[0]
     assert isinstance(x, str) and x.split()[3:6] == y.split()[2:5] or x.split()[3:6] == y.split()[3:6] or x != y
     new = dls.test_dl(['A new text about a film.', 'Another one.'], bs=1, bptt=5)
-    assert torch.cat([y for _, y in new], 1).shape[1] == sum(map(len, plain()(['A new text about a film.', 'Another one.']))) - 1
+    tokens = plain()(['A new text about a film.', 'Another one.'])
+    assert torch.cat([y for _, y in new], 1).shape[1] == sum(map(len, tokens)) - 1
     pipe = make_tfm(json.loads(json.dumps(dict(name=dls.pipe.spec['name'], settings=dls.pipe.spec['kwargs']))))
     assert type(pipe) is type(dls.pipe) and pipe.vocab == dls.vocab
 
@@ -523,7 +622,7 @@ def test_batches_are_padded_before_or_after_and_know_the_lengths():
     assert ids.tolist() == [[1], [4]] and lengths.tolist() == [0, 1]
     with pytest.raises(TypeError, match='got texts'): pad_collate([('a text', 0)])
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 5))
 def test_every_text_is_in_one_batch_and_the_longest_batch_comes_first(lengths, bs, epoch):
     for shuffle in True, False:
@@ -578,7 +677,8 @@ def test_unlabeled_items_keep_their_order_and_predictions_come_in_item_order(spl
 
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_worker_processes_change_no_batch(split, num_workers):
-    a, b = clas(split), clas(split, num_workers=num_workers, **({'multiprocessing_context': 'spawn'} if num_workers else {}))
+    how = dict(multiprocessing_context='spawn') if num_workers else {}
+    a, b = clas(split), clas(split, num_workers=num_workers, **how)
     for _ in range(2):
         for ((i, n), y), ((j, m), z) in zip(a.train, b.train, strict=True):
             assert torch.equal(i, j) and torch.equal(n, m) and torch.equal(y, z)
@@ -594,7 +694,8 @@ def test_a_missing_label_is_told_with_the_file(files):
     unsup = [f for f in files if 'unsup' in f.parts][:3]
     sd = SplitData(TextList([f for f in files if f.parent.name == 'pos'][:3] + unsup))
     with pytest.raises(ValueError, match=unsup[0].name):
-        label_by_func(sd, lambda f: None if f.parent.name == 'unsup' else f.parent.name, proc_x=[plain(), Numericalizer()])
+        label_by_func(sd, lambda f: None if f.parent.name == 'unsup' else f.parent.name,
+                      proc_x=[plain(), Numericalizer()])
 
 def test_texts_without_processors_are_told(split):
     with pytest.raises(TypeError, match='Numericalizer'): label_by_func(split, parent_labeler).to_dls(4)
@@ -656,14 +757,16 @@ def run(kind, bs):
     texts = [f'Film number {{i}} is ' + 'very '*(i % 7) + ('good' if i % 2 else 'bad') for i in range(60)]
     if kind == 'lm':
         dls = label_for_lm(SplitData(TextList(texts)), [plain(), Numericalizer()]).to_dls(bs, 5)
-        learn = Learner(next_token(len(text_vocab(dls))), dls, lm_cross_entropy, torch.optim.SGD, lr=0.1, cbs=Distributed(), progress=False, device='cpu')
+        model, loss_func = next_token(len(text_vocab(dls))), lm_cross_entropy
     else:
         il = TextList.from_df(dict(t=texts, y=['ab'[i % 2] for i in range(60)]))
         dls = label_by_col(SplitData(il), 'y', proc_x=[plain(), Numericalizer()]).to_dls(bs)
-        learn = Learner(bag(len(text_vocab(dls))), dls, F.cross_entropy, torch.optim.SGD, lr=0.1, cbs=Distributed(), progress=False, device='cpu')
+        model, loss_func = bag(len(text_vocab(dls))), F.cross_entropy
+    learn = Learner(model, dls, loss_func, torch.optim.SGD, lr=0.1, cbs=Distributed(), progress=False, device='cpu')
     learn.fit(2)
     return [p.detach() for p in learn.model.parameters()], learn.recorder.losses
-torch.save({{k: run(k, int(sys.argv[1])) for k in ('lm', 'clas')}}, sys.argv[2]) if int(os.environ.get('RANK') or 0) == 0 else [run(k, int(sys.argv[1])) for k in ('lm', 'clas')]
+found = {{k: run(k, int(sys.argv[1])) for k in ('lm', 'clas')}}
+if int(os.environ.get('RANK') or 0) == 0: torch.save(found, sys.argv[2])
 '''
 
 def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path):

@@ -18,12 +18,13 @@ from minidl.datasets import get_data
 from minidl.learner import Callback, CancelFit, Learner, load_learner, register, write_tensors
 from minidl.norm import BatchNorm
 from minidl.training import get_dls
-from minidl.transfer import (AdaptiveConcatPool2d, DebugCallback, KeepNormStats, adapt_model, bn_splitter, body_splitter,
-                             count_features, cut_model, cut_point, find_keymap, load_pretrained, new_head, read_weights,
-                             set_grad)
+from minidl.transfer import (AdaptiveConcatPool2d, DebugCallback, KeepNormStats, adapt_model, bn_splitter,
+                             body_splitter, count_features, cut_model, cut_point, find_keymap, load_pretrained,
+                             new_head, read_weights, set_grad)
 from minidl.xresnet import XResNet, cnn_learner
 
-KEYS = json.loads(Path(__file__).with_name('transfer_keys.json').read_text())   # what timm 1.0.31 and fastai 2.8.12 write
+# what timm 1.0.31 and fastai 2.8.12 write
+KEYS = json.loads(Path(__file__).with_name('transfer_keys.json').read_text())
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 STEM = dict(stem_szs=(32, 32, 64))
 
@@ -59,7 +60,8 @@ def test_the_cut_is_before_the_last_pool_and_shares_the_layers():
     assert list(body.state_dict()) == [k for k in model.state_dict() if not k.startswith('8.')]
     two = nn.Sequential(body, new_head(16, 2))
     assert cut_model(two) is body
-    inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(4), nn.Conv2d(3, 3, 1), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(4), nn.Conv2d(3, 3, 1), nn.AdaptiveMaxPool2d(1),
+                          nn.Flatten())
     assert cut_point(inner) == 3
 
 
@@ -82,7 +84,8 @@ def test_counting_features_leaves_modes_and_statistics_alone():
     assert not changed(body, before) and [m.training for m in body.modules()] == modes
     with pytest.raises(ValueError, match='cannot take these pictures'): count_features(body, torch.randn(4, 1, 16, 16))
     assert [m.training for m in body.modules()] == modes
-    with pytest.raises(ValueError, match=r'give \(bs, nf, h, w\)'): count_features(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(4, 1, 2, 2))
+    with pytest.raises(ValueError, match=r'give \(bs, nf, h, w\)'):
+        count_features(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(4, 1, 2, 2))
 
 
 def test_adapting_keeps_the_body_and_forgets_the_optimizer():
@@ -90,7 +93,8 @@ def test_adapting_keeps_the_body_and_forgets_the_optimizer():
     before = state(cut_model(learn.model))
     assert adapt_model(learn, loaders(), 3, drop=0.5) is learn
     assert learn.opt is None and not changed(learn.model[0], before)
-    assert learn.model(torch.randn(2, 3, 16, 16)).shape == (2, 3) and any(isinstance(m, nn.Dropout) for m in learn.model.modules())
+    assert learn.model(torch.randn(2, 3, 16, 16)).shape == (2, 3)
+    assert any(isinstance(m, nn.Dropout) for m in learn.model.modules())
     learn.fit(1)
     assert {id(p) for g in learn.opt.param_groups for p in g['params']} == {id(p) for p in learn.model.parameters()}
 
@@ -113,10 +117,12 @@ def test_a_splitter_that_does_not_fit_leaves_the_learner_as_it_was():
 
 
 def test_the_pipe_knows_the_number_of_outputs_and_an_adapted_learner_exports(tmp_path):
-    dls = ImageDataLoaders.from_name_func(get_data('pets')/'images', None, lambda fn: fn.rsplit('_', 1)[0], p_valid=0.5, tfms=[Resize(16)])
+    dls = ImageDataLoaders.from_name_func(get_data('pets')/'images', None, lambda fn: fn.rsplit('_', 1)[0], p_valid=0.5,
+                                          tfms=[Resize(16)])
     learn = adapt_model(learner(adapt=False), dls)
     adapt_model(learn, dls)   # twice: only the head is exchanged
-    assert learn.model[1][-1].out_features == 8 and len(learn.model) == 2 and not isinstance(learn.model[0][0][0], nn.Sequential)
+    assert learn.model[1][-1].out_features == 8 and len(learn.model) == 2
+    assert not isinstance(learn.model[0][0][0], nn.Sequential)
     learn.export(tmp_path/'m')
     again, x = load_learner(tmp_path/'m', device='cpu'), torch.randn(2, 3, 16, 16)
     assert_close(again.model(x), learn.model.eval()(x))
@@ -165,11 +171,13 @@ def test_set_grad_frees_linear_and_norm_layers_and_the_head_always_trains():
 
 
 def test_set_grad_works_through_apply_too_and_on_every_kind_of_norm():
-    kinds = [nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4), nn.LayerNorm(4), BatchNorm(4), nn.Linear(2, 2)]
+    kinds = [nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4),
+             nn.LayerNorm(4), BatchNorm(4), nn.Linear(2, 2)]
     for freeze in (lambda m: set_grad(m, False), lambda m: m.apply(partial(set_grad, b=False))):
         m = nn.Sequential(nn.Conv2d(4, 4, 1), *kinds, nn.Embedding(3, 2))
         freeze(m)
-        assert [i for i, c in enumerate(m) if all(p.requires_grad for p in c.parameters())] == list(range(1, 1 + len(kinds)))
+        trained = [i for i, c in enumerate(m) if all(p.requires_grad for p in c.parameters())]
+        assert trained == list(range(1, 1 + len(kinds)))
 
 
 def test_a_parameter_that_a_free_layer_shares_stays_free():
@@ -182,20 +190,23 @@ def test_a_parameter_that_a_free_layer_shares_stays_free():
 
 # ---- groups
 
-@pytest.mark.parametrize('splitter, n', [(bn_splitter, 2), (body_splitter, 2), (partial(body_splitter, cuts=[4, 5]), 4)])
+@pytest.mark.parametrize('splitter, n',
+                         [(bn_splitter, 2), (body_splitter, 2), (partial(body_splitter, cuts=[4, 5]), 4)])
 @pytest.mark.parametrize('adapt', [True, False])
 def test_splitters_put_each_parameter_into_one_group(splitter, n, adapt):
     model = learner(adapt).model
     groups = splitter(model)
     ids = [id(p) for g in groups for p in g]
-    assert len(groups) == n and all(groups) and len(ids) == len(set(ids)) and set(ids) == {id(p) for p in model.parameters()}
+    assert len(groups) == n and all(groups) and len(ids) == len(set(ids))
+    assert set(ids) == {id(p) for p in model.parameters()}
 
 
 def test_bn_splitter_sets_norms_apart_and_freezing_is_set_grad_on_the_body():
     model = learner().model
     names = {id(p): n for n, p in model.named_parameters()}
     body, rest = ([names[id(p)] for p in g] for g in bn_splitter(model))
-    assert all(n.endswith('.0.weight') for n in body) and {n for n in rest if n.startswith('1.')} == {'1.2.weight', '1.2.bias'}
+    assert all(n.endswith('.0.weight') for n in body)
+    assert {n for n in rest if n.startswith('1.')} == {'1.2.weight', '1.2.bias'}
     a, b = learner().freeze(), learner()
     set_grad(b.model[0], False)
     assert trainable(a.model) == trainable(b.model) and trainable(a.unfreeze().model) == set(names.values())
@@ -330,10 +341,13 @@ def test_outputs_equal_those_of_the_library_where_it_is_installed(which):
 
 def test_a_body_of_another_architecture_lists_every_misfit_and_loads_nothing(tmp_path):
     theirs = fake('timm xresnet18')
-    for model, words in ((xresnet.xresnet18(), ['1.0.weight: (64, 32, 3, 3), in the file (32, 32, 3, 3) (conv1.3.weight)']),
+    for model, words in ((xresnet.xresnet18(),
+                          ['1.0.weight: (64, 32, 3, 3), in the file (32, 32, 3, 3) (conv1.3.weight)']),
                          (xresnet.xresnet34(**STEM), ['missing in the file:', '4.2.convs.0.0.weight']),
-                         (XResNet.create(1, [1, 2, 2, 2], **STEM), ['in the file, not in the model:', 'layer1.1.conv1.weight']),
-                         (xresnet.xresnet18(c_out=10, **STEM), ['10.weight: (10, 512), in the file (1000, 512) (fc.weight)'])):
+                         (XResNet.create(1, [1, 2, 2, 2], **STEM),
+                          ['in the file, not in the model:', 'layer1.1.conv1.weight']),
+                         (xresnet.xresnet18(c_out=10, **STEM),
+                          ['10.weight: (10, 512), in the file (1000, 512) (fc.weight)'])):
         before = state(model)
         with pytest.raises(ValueError, match='nothing was loaded') as e: load_pretrained(model, theirs)
         assert all(w in str(e.value) for w in words) and not changed(model, before)
@@ -346,7 +360,8 @@ def test_a_tensor_too_many_or_too_few_is_an_error():
     theirs['ema.decay'] = torch.ones(1)
     with pytest.raises(ValueError, match='(?s)missing in the file:\n  0.0.weight\n.*not in the model:\n  ema.decay'):
         load_pretrained(xresnet.xresnet18(**STEM), theirs)
-    with pytest.raises(ValueError, match='both become'): load_pretrained(tiny(), tiny().state_dict(), keymap=lambda k: 'x')
+    with pytest.raises(ValueError, match='both become'):
+        load_pretrained(tiny(), tiny().state_dict(), keymap=lambda k: 'x')
 
 
 def test_without_the_head_only_the_body_is_loaded_and_the_rest_is_reported():

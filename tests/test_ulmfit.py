@@ -15,15 +15,17 @@ from minidl.data import SplitData, label_by_func
 from minidl.datasets import set_seed
 from minidl.fp16 import AMP
 from minidl.learner import load_learner, read_tensors, write_tensors
-from minidl.text import (EOS, PAD_ID, SPECIAL_TOKENS, UNK_ID, Numericalizer, TextList, Tokenizer, label_for_lm, pad_collate,
-                         text_vocab)
-from minidl.ulmfit import (Backwards, TextBatchNorm, classifier_splitter, encoder_sizes, generate,
-                           get_text_classifier, lm_learner, load_encoder, match_vocab, read_encoder, save_encoder, shift_left,
-                           show_effects, take_rows, text_classifier_learner, token_effects, unfreeze_gradually)
+from minidl.text import (EOS, PAD_ID, SPECIAL_TOKENS, UNK_ID, Numericalizer, TextList, Tokenizer, label_for_lm,
+                         pad_collate, text_vocab)
+from minidl.ulmfit import (Backwards, TextBatchNorm, classifier_splitter, encoder_sizes, generate, get_text_classifier,
+                           lm_learner, load_encoder, match_vocab, read_encoder, save_encoder, shift_left, show_effects,
+                           take_rows, text_classifier_learner, token_effects, unfreeze_gradually)
 
 SIZES = dict(emb_sz=12, n_hid=16, n_layers=2)
-GOOD, BAD = ['a good film', 'what a fine story', 'truly great fun'], ['a bad film', 'what a poor story', 'truly dull stuff']
-TEXTS = [(f'{a} , {b} .', label) for label, kind in (('pos', GOOD), ('neg', BAD)) for a in kind for b in kind for _ in range(3)]
+GOOD = ['a good film', 'what a fine story', 'truly great fun']
+BAD = ['a bad film', 'what a poor story', 'truly dull stuff']
+TEXTS = [(f'{a} , {b} .', label) for label, kind in (('pos', GOOD), ('neg', BAD)) for a in kind for b in kind
+         for _ in range(3)]
 
 
 def lists(proc_x=None, texts=TEXTS):
@@ -85,7 +87,8 @@ def test_a_file_that_is_damaged_or_foreign_is_a_sentence(encoder_file, tmp_path)
 def test_other_special_tokens_are_refused_and_so_is_a_vocabulary_of_another_length(encoder_file, tmp_path):
     weights, info = read_tensors(encoder_file)
     write_tensors(tmp_path/'a', weights, info | dict(special=['<unk>', '<pad>']))
-    with pytest.raises(ValueError, match='special tokens <unk> <pad>, and here they are xxunk xxpad'): read_encoder(tmp_path/'a')
+    with pytest.raises(ValueError, match='special tokens <unk> <pad>, and here they are xxunk xxpad'):
+        read_encoder(tmp_path/'a')
     write_tensors(tmp_path/'b', weights, info | dict(vocab=info['vocab'][:-1]))
     with pytest.raises(ValueError, match='it should have one for each'): read_encoder(tmp_path/'b')
 
@@ -96,7 +99,8 @@ def test_a_failed_write_leaves_the_old_file(lm, encoder_file, monkeypatch):
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(safetensors.torch, 'save_file', full)
     with pytest.raises(OSError): save_encoder(encoder_file, lm)
-    assert encoder_file.read_bytes() == before and [p.name for p in encoder_file.parent.iterdir()] == [encoder_file.name]
+    assert encoder_file.read_bytes() == before
+    assert [p.name for p in encoder_file.parent.iterdir()] == [encoder_file.name]
 
 
 def test_only_a_language_model_is_saved_so(tmp_path):
@@ -138,7 +142,8 @@ def test_all_misfits_are_listed_and_nothing_is_half_loaded(encoder_file):
     model = get_language_model(30, 12, 20, 3)
     before = {k: t.clone() for k, t in model.state_dict().items()}
     with pytest.raises(ValueError) as e: load_encoder(model, encoder_file, [str(i) for i in range(30)])
-    for part in ('rnns.0.lstm.weight_ih_l0', 'rnns.1.lstm.weight_ih_l0', 'rnns.2.lstm.weight_hh_l0', "'n_hid': 16", 'nothing was loaded'):
+    for part in ('rnns.0.lstm.weight_ih_l0', 'rnns.1.lstm.weight_ih_l0', 'rnns.2.lstm.weight_hh_l0', "'n_hid': 16",
+                 'nothing was loaded'):
         assert part in str(e.value)
     for k, t in model.state_dict().items(): assert torch.equal(t, before[k])
 
@@ -230,7 +235,8 @@ def test_gradients_under_autocast_reach_a_long_text_and_its_encoder():
     grads = []
     for dtype in (None, torch.bfloat16):
         model = small_classifier(max_len=10, drop_mult=0.).train()
-        with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None): loss = model(ids, lengths).float().square().sum()
+        with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = model(ids, lengths).float().square().sum()
         loss.backward()
         grads.append(model.encoder.rnns[0].lstm.weight_ih_l0.grad)
     assert grads[1] is not None and torch.nn.functional.cosine_similarity(*(g.flatten() for g in grads), dim=0) > 0.9
@@ -286,7 +292,8 @@ def test_the_groups_are_thawed_from_the_head_down_and_all_are_free_afterwards(en
     assert len(groups) == 4 and sum(map(len, groups)) == len(list(learn.model.parameters()))
     seen = []
     class Watch:
-        def after_step(self, learn): seen.append(([any(p.requires_grad for p in g) for g in groups], [g['lr'] for g in learn.opt.param_groups]))
+        def after_step(self, learn):
+            seen.append(([any(p.requires_grad for p in g) for g in groups], [g['lr'] for g in learn.opt.param_groups]))
     rows = unfreeze_gradually(learn, [(1, 1e-2), (1, 5e-3), (1, 1e-3)], cbs=Watch(), div=2.)
     assert [r['n_free'] for r in rows] == [1, 2, 4] and {'valid_loss', 'accuracy', 'lr'} <= set(rows[0])
     free = [f for i, (f, _) in enumerate(seen) if not i or f != seen[i-1][0]]
@@ -324,13 +331,15 @@ def test_predict_takes_any_string_and_nothing_else():
 
 
 def test_training_under_amp_and_with_long_texts_works():
-    learn = text_classifier_learner(text_dls(), SIZES | dict(bptt=3, max_len=3), progress=False, device='cpu', cbs=AMP())
+    learn = text_classifier_learner(text_dls(), SIZES | dict(bptt=3, max_len=3), progress=False, device='cpu',
+                                    cbs=AMP())
     learn.fit(1)
     assert np.isfinite(learn.recorder.values[-1]['valid_loss'])
 
 
 def test_a_classifier_is_loaded_in_a_fresh_process(encoder_file, tmp_path):
-    learn = text_classifier_learner(text_dls([Tokenizer(tok='regex'), Backwards(), Numericalizer(min_freq=1)]), SIZES | dict(max_len=77),
+    learn = text_classifier_learner(text_dls([Tokenizer(tok='regex'), Backwards(), Numericalizer(min_freq=1)]),
+                                    SIZES | dict(max_len=77),
                                     progress=False, device='cpu')
     learn.export(tmp_path/'clf.safetensors')
     probs = learn.predict('what a GOOOOOD film').probs
@@ -340,12 +349,14 @@ def test_a_classifier_is_loaded_in_a_fresh_process(encoder_file, tmp_path):
         learn = load_learner({str(tmp_path/'clf.safetensors')!r}, device='cpu')
         tokenizer, backwards, numericalizer = learn.dls.pipe.proc_x
         out = learn.predict('what a GOOOOOD film')
-        print(json.dumps(dict(probs=out.probs.tolist(), tok=tokenizer.tok, n=len(numericalizer.vocab), max_len=learn.model.max_len, vocab=learn.dls.vocab)))'''
+        print(json.dumps(dict(probs=out.probs.tolist(), tok=tokenizer.tok, n=len(numericalizer.vocab),
+                              max_len=learn.model.max_len, vocab=learn.dls.vocab)))'''
     done = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = json.loads(done.stdout.splitlines()[-1])
     torch.testing.assert_close(torch.tensor(out['probs']), probs)
-    assert (out['tok'], out['max_len'], out['vocab']) == ('regex', 77, ['neg', 'pos']) and out['n'] == len(text_vocab(learn.dls))
+    assert (out['tok'], out['max_len'], out['vocab']) == ('regex', 77, ['neg', 'pos'])
+    assert out['n'] == len(text_vocab(learn.dls))
 
 
 def test_a_loaded_language_model_goes_on_writing(lm, tmp_path):

@@ -1,4 +1,4 @@
-"XResNet against fastai's and torch's numbers, its learner, interpretation and options, and what is done about odd input."
+"XResNet against fastai's and torch's numbers; its learner, interpretation and options; what is done about odd input."
 import math
 import warnings
 from functools import partial
@@ -39,7 +39,8 @@ def shake(model, seed=0):
     g = torch.Generator().manual_seed(seed)
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
-            for t, lo, hi in ((m.weight, 0.2, 0.6), (m.bias, -0.1, 0.1), (m.running_mean, -0.1, 0.1), (m.running_var, 0.5, 1.5)):
+            for t, lo, hi in ((m.weight, 0.2, 0.6), (m.bias, -0.1, 0.1), (m.running_mean, -0.1, 0.1),
+                              (m.running_var, 0.5, 1.5)):
                 t.data.uniform_(lo, hi, generator=g)
     return model
 
@@ -47,7 +48,8 @@ def shake(model, seed=0):
 def path(): return get_data('imagenette')
 
 def pictures(path, size=16, **kwargs):
-    how = dict(tfms=[RandomResizedCrop(size), RandomFlip()], valid_tfms=[CenterCrop(size)], batch_tfms=[norm_imagenette], bs=50)
+    how = dict(tfms=[RandomResizedCrop(size), RandomFlip()], valid_tfms=[CenterCrop(size)],
+               batch_tfms=[norm_imagenette], bs=50)
     return ImageDataLoaders.from_folder(path, **how | kwargs)
 
 @pytest.fixture(scope='module')
@@ -147,7 +149,8 @@ def test_other_depths_can_be_made():
     for expansion, layers in ((1, [1]), (4, [1, 1]), (1, [1]*6), (2, [1, 1, 1])):
         assert XResNet.create(expansion, layers, c_out=5).eval()(torch.randn(2, 3, 40, 40)).shape == (2, 5)
     net = XResNet.create(1, [1], act=partial(nn.LeakyReLU, 0.1))
-    assert any(isinstance(m, nn.LeakyReLU) for m in net.modules()) and not any(type(m) is nn.ReLU for m in net.modules())
+    assert any(isinstance(m, nn.LeakyReLU) for m in net.modules())
+    assert not any(type(m) is nn.ReLU for m in net.modules())
 
 @pytest.mark.parametrize('expansion', [1, 4])
 def test_a_new_block_passes_its_input_on_and_wakes_up_after_a_step(expansion):
@@ -182,14 +185,16 @@ def test_a_net_can_be_copied_and_pickled(tmp_path):
 
 def test_the_pipe_says_how_many_channels_outputs_and_which_loss(path, dls):
     learn = quiet(tiny, dls)
-    assert learn.model[0][0].in_channels == 3 and learn.model[-1].out_features == 10 and learn.loss_func is F.cross_entropy
+    assert learn.model[0][0].in_channels == 3
+    assert learn.model[-1].out_features == 10 and learn.loss_func is F.cross_entropy
     assert [n for n, _ in learn.metrics] == ['accuracy']
     gray = quiet(tiny, pictures(path, mode='L', batch_tfms=[]))
     assert gray.model[0][0].in_channels == 1
     gray.get_preds()
 
 def test_what_neither_you_nor_a_pipe_knows_is_named():
-    with pytest.raises(ValueError, match=r'needs c_in, c_out, loss_func.*is not there.*Give c_in=\.\.\., c_out=\.\.\., loss_func'):
+    with pytest.raises(ValueError,
+                       match=r'needs c_in, c_out, loss_func.*is not there.*Give c_in=\.\.\., c_out=\.\.\., loss_func'):
         cnn_learner(tiny, toy_dls())
     with pytest.raises(ValueError, match='needs c_out,'): cnn_learner(tiny, toy_dls(), F.cross_entropy, c_in=3)
     with pytest.raises(ValueError, match='needs c_in'): cnn_learner(tiny, None, F.cross_entropy, c_out=3)
@@ -255,7 +260,7 @@ def test_get_batch_gives_what_the_model_gets_and_leaves_no_trace(dls):
     again, _ = get_batch(dls.train, learn)
     assert torch.equal(xb, again)
     learn.fit(1)
-    assert torch.equal(note.seen[0], xb)                                             # the fit begins with this very batch
+    assert torch.equal(note.seen[0], xb)     # the fit begins with this very batch
 
 def test_get_batch_of_the_validation_loader_is_not_mixed(dls):
     learn = quiet(tiny, dls, cbs=[MixUp(0.4)])
@@ -322,7 +327,8 @@ def test_interpretation_without_a_pipe_draws_tensors():
 
 def test_items_without_targets_cannot_be_interpreted(dls):
     learn = quiet(tiny, dls)
-    with pytest.raises(ValueError, match='no targets'): Interpretation.from_learner(learn, dls.test_dl(dls.valid.dataset.x.items[:3]))
+    with pytest.raises(ValueError, match='no targets'):
+        Interpretation.from_learner(learn, dls.test_dl(dls.valid.dataset.x.items[:3]))
 
 
 # ---- options
@@ -343,7 +349,8 @@ def test_channels_last_changes_strides_and_nothing_else():
 
 def test_channels_last_leaves_other_inputs_alone():
     ds = TensorDataset(torch.randn(8, 5), torch.zeros(8, dtype=torch.long))
-    Learner(nn.Linear(5, 2), get_dls(ds, ds, bs=4), F.cross_entropy, cbs=[ChannelsLast()], progress=False, device='cpu').fit(1)
+    Learner(nn.Linear(5, 2), get_dls(ds, ds, bs=4), F.cross_entropy, cbs=[ChannelsLast()], progress=False,
+            device='cpu').fit(1)
 
 def test_a_learner_goes_on_with_larger_pictures(path, dls):
     learn = quiet(tiny, dls)

@@ -419,12 +419,37 @@ def cell_anchors(chapter, nb, names):
     return found
 
 
+def alternative(source, prose, heading):
+    "A picture in words: what the code calls its axes, titles and lines, or else what the prose before it said last."
+    parts = {'ylabel': 'Vertical axis', 'xlabel': 'Horizontal axis', 'title': 'Title', 'label': 'Legend'}
+    found = {kind: {} for kind in parts}
+    try: calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    except SyntaxError: calls = []
+    for call in sorted(calls, key=lambda n: (n.lineno, n.col_offset)):
+        given = [(k.arg, k.value) for k in call.keywords]
+        if isinstance(call.func, ast.Attribute) and call.args:      # plt.title, ax.set_title, fig.suptitle
+            given.append((re.sub('^(set_|sup)', '', call.func.attr), call.args[0]))
+        for kind, node in given:
+            if kind in found and re.search(r'\w', words := message(node)): found[kind][words] = True
+    alt = f'Picture drawn by the code above, in the section "{heading}"'
+    if any(found.values()):
+        alt = '. '.join([alt] + [f"{parts[kind]}: {'; '.join(names)}" for kind, names in found.items() if names])
+    else:
+        paragraphs = [p for p in re.split(r'\n\s*\n', prose.strip()) if not re.match(r'[#|<>]|```|\$\$', p)]
+        words, sentences = '', re.split(r'(?<=[.?!])\s+', ''.join(paragraphs[-1:]))
+        while sentences and len(words) < 40: words = f'{sentences.pop()} {words}'.strip()
+        words = re.sub(r'\[([^\]]*)\]\([^)]*\)|\*\*?', r'\1', words)
+        if words: alt += f', after the words: {words}'
+    return re.sub(r'\s+', ' ', re.sub(r'[`$\\]', '', alt.replace('"', "'")))
+
+
 def prepare_chapter(chapter, nb, site, anchors):
     "The notebook as the website shows it; nothing is executed."
-    nb, cells, heading = copy.deepcopy(nb), [], chapter.title
+    nb, cells, heading, prose = copy.deepcopy(nb), [], chapter.title, ''
     linker = site.linker(chapter.file)
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
+            prose = cell.source
             source = site.rewrite(cell.source, f'nbs/{chapter.path.name}', chapter.file)
             cell.source = outside_fences(linker(source), keep_together)
             if titles := re.findall(r'^#{1,4} +(.+)$', cell.source, re.M): heading = titles[-1]
@@ -440,8 +465,7 @@ def prepare_chapter(chapter, nb, site, anchors):
             lines += ['', '{.exported}', f'exported to {{py:obj}}`minidl.{chapter.module} <{target}>`']
             cells.append(nbformat.v4.new_markdown_cell('\n'.join(lines), id=f'mark-{len(cells)}'))
         cell.source = source
-        alt = f'Picture drawn by the code above, in the section {heading}'.replace('`', '').replace('"', "'")
-        cell.metadata['mystnb'] = {'image': {'alt': alt}}
+        cell.metadata['mystnb'] = {'image': {'alt': alternative(source, prose, heading)}}
         for o in cell.outputs:    # the style sheet of the progress bar; the website has its own
             if 'text/html' in o.get('data', {}):
                 html = re.sub(r'<style>.*?</style>', '', o.data['text/html'], flags=re.S)

@@ -9,7 +9,6 @@ import resource
 import signal
 import sys
 import traceback
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,8 @@ POSIX = pytest.mark.skipif('forkserver' not in multiprocessing.get_all_start_met
 def _context():
     context = multiprocessing.get_context('forkserver')
     # torch._dynamo is what the first step of any optimizer imports
-    context.set_forkserver_preload(['minidl.all', 'minidl.text', 'minidl.ulmfit', 'pytest', 'hypothesis', 'safetensors.torch', 'torch._dynamo'])
+    context.set_forkserver_preload(['minidl.all', 'minidl.text', 'minidl.ulmfit', 'pytest', 'hypothesis',
+                                    'safetensors.torch', 'torch._dynamo'])
     return context
 
 def _main(pipe, env, f, args):
@@ -102,17 +102,10 @@ def in_child(f, *args, env=()):
 
 def full(*args, **kwargs): raise OSError(errno.ENOSPC, 'No space left on device')
 
-@contextmanager
-def no_file_over(n_bytes):
-    "Writing stops in the midst of a file, as on a full disk."
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
 def contents(folder, but=('.lock',)):
     "{name: bytes} of all files under a folder, those with the endings `but` left out."
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob('*')) if p.is_file() and p.suffix not in but}
+    return {str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(Path(folder).rglob('*')) if p.is_file() and p.suffix not in but}
 
 NEWNS, NEWUSER, RDONLY, REMOUNT, BIND, REC, PRIVATE = 0x20000, 0x10000000, 1, 32, 4096, 16384, 1 << 18
 

@@ -1,4 +1,5 @@
 "Two processes that do the same thing at once, from one starting line: both are right, and no file is a mixture of two."
+import os
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from faults_common import LONG, PATIENCE, POSIX, Child, _context, contents, plain_tokens, small_learner
 from minidl.datasets import get_data
 from minidl.learner import Checkpoint, read_checkpoint, read_tensors, write_atomic
-from minidl.text import Tokenizer
+from minidl.text import Tokenizer, _make_room
 from test_datasets import tgz
 
 pytestmark = POSIX
@@ -44,6 +45,17 @@ def test_tokens_are_right_for_two_who_tokenize_the_same_texts(n_workers, tmp_pat
     assert first == second == [list(o) for o in plain_tokens(LONG[:250], cache=False)]
     kept, = (tmp_path/'tokens').iterdir()       # one file, and no temporary one
     assert read_tensors(kept)[1]['table']
+
+def make_room(pipe, start, which, folder):
+    start.wait(PATIENCE)
+    for keep in 3000, 1000: _make_room(folder, keep)
+
+def test_two_who_make_room_in_the_cache_of_tokens_keep_the_newest(tmp_path):
+    for i in range(400):
+        (tmp_path/f'{i}.safetensors').write_bytes(bytes(10))
+        os.utime(tmp_path/f'{i}.safetensors', (i, i))
+    both(make_room, tmp_path, n=3)
+    assert {p.name for p in tmp_path.iterdir()} == {f'{i}.safetensors' for i in range(300, 400)}
 
 def write_slowly(pipe, path, first, second):
     "Writes the second half when told so."

@@ -1,5 +1,6 @@
-"""Files that are not what they should be: cut off, with bits flipped, empty, of another kind, or made by someone who means
-harm. They are refused by name or made again; code in them does not run; a learner that was refused is as it was."""
+"""Files that are not what they should be: cut off, with bits flipped, empty, of another kind, or made by someone who
+means harm. They are refused by name or made again; code in them does not run; a learner that was refused is as it
+was."""
 import json
 import os
 import pickle
@@ -21,7 +22,8 @@ from minidl.text import SPECIAL_TOKENS, Numericalizer
 from minidl.transfer import load_pretrained, read_weights
 from minidl.ulmfit import load_encoder, read_encoder, save_encoder, text_classifier_learner
 
-# how each kind of file is written, and each way to read it: {name: (write(path), {name of the reader: read(path) -> what it gave})}
+# how each kind of file is written, and each way to read it:
+# {name: (write(path), {name of the reader: read(path) -> what it gave})}
 
 LM = []     # one language model for all tests
 def lm():
@@ -74,7 +76,8 @@ def test_a_file_cut_off_anywhere_is_refused_by_name(name, file):
         file.write_bytes(whole[:n])
         refused(read, file)
 
-@pytest.mark.parametrize('content', [b'{"not": "it"}', b'\0'*500, b'PK\x03\x04 no zip', (2**62).to_bytes(8, 'little') + b'{}', b'12345678{'],
+@pytest.mark.parametrize('content', [b'{"not": "it"}', b'\0'*500, b'PK\x03\x04 no zip',
+                                     (2**62).to_bytes(8, 'little') + b'{}', b'12345678{'],
                          ids=['json', 'zeros', 'zip', 'endless header', 'short header'])
 @pytest.mark.parametrize('name', FILES)
 def test_a_file_of_another_kind_is_refused_by_name(name, content, file):
@@ -108,11 +111,13 @@ def test_files_without_a_check_sum_are_read(file):
     state = net_of_faults().state_dict()
     save_file(state, file, {'minidl': json.dumps({'aliases': {'again': '0.bias'}, 'info': [1]})})
     tensors, info = read_tensors(file)
-    assert info == [1] and torch.equal(tensors.pop('again'), state['0.bias']) and same(dict(sorted(tensors.items())), dict(sorted(state.items())))
+    assert info == [1] and torch.equal(tensors.pop('again'), state['0.bias'])
+    assert same(dict(sorted(tensors.items())), dict(sorted(state.items())))
     save_file(state, file)
     assert set(read_tensors(file)[0]) == set(read_weights(file)) == set(state)
 
-@pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b'', lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:],
+@pytest.mark.parametrize('damage',
+                         [lambda b: b[:len(b)//2], lambda b: b'', lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:],
                                     lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:], lambda b: b'something else'],
                          ids=['half', 'empty', 'data flipped', 'header flipped', 'other'])
 def test_damaged_tokens_in_the_cache_are_made_again(damage, tmp_path, monkeypatch):
@@ -136,7 +141,8 @@ def test_a_folder_in_the_place_of_cached_tokens_is_a_warning(tmp_path, monkeypat
 def test_an_encoder_whose_vocabulary_is_not_its_own_is_refused_by_name(file):
     state, vocab = lm().model.state_dict(), list(lm().dls.vocab)
     good = dict(kind='language model', version=1, special=SPECIAL_TOKENS, vocab=vocab)
-    for bad, words in [(dict(vocab=vocab[:-1]), 'rows of the embedding'), (dict(special=SPECIAL_TOKENS[::-1]), 'special tokens'),
+    for bad, words in [(dict(vocab=vocab[:-1]), 'rows of the embedding'),
+                       (dict(special=SPECIAL_TOKENS[::-1]), 'special tokens'),
                        (dict(version=99), 'another version'), (dict(kind='else'), 'no encoder')]:
         write_tensors(file, state, good | bad)
         with pytest.raises(ValueError, match=f'the_file.*{words}'): read_encoder(file)
@@ -146,9 +152,11 @@ def test_an_encoder_whose_vocabulary_is_not_its_own_is_refused_by_name(file):
 
 def test_a_learner_that_was_refused_a_file_is_as_it_was(file):
     learn, model = small_learner(), lm().model
-    before, of_lm = {k: t.clone() for k, t in weights(learn).items()}, {k: t.clone() for k, t in model.state_dict().items()}
+    before = {k: t.clone() for k, t in weights(learn).items()}
+    of_lm = {k: t.clone() for k, t in model.state_dict().items()}
     file.write_bytes(b'no such thing')
-    for read in learn.load, lambda p: learn.fit(1, resume=p), lambda p: load_pretrained(learn.model, p), lambda p: load_encoder(model, p, []):
+    for read in (learn.load, lambda p: learn.fit(1, resume=p), lambda p: load_pretrained(learn.model, p),
+                 lambda p: load_encoder(model, p, [])):
         refused(read, file)
     assert same(before, weights(learn)) and same(of_lm, model.state_dict()) and not learn.fitting
 
@@ -165,7 +173,8 @@ def plain_pickle(o, path): path.write_bytes(pickle.dumps(o))
 def pickle_protocol_0(o, path): path.write_bytes(pickle.dumps(o, protocol=0))
 
 READERS = {name: read for name, (_, read) in FILES.items()} | dict(
-    load_with_opt=lambda p: small_learner().load(p, with_opt=True), load_learner_with_model=lambda p: load_learner(p, model=net_of_faults()),
+    load_with_opt=lambda p: small_learner().load(p, with_opt=True),
+    load_learner_with_model=lambda p: load_learner(p, model=net_of_faults()),
     read_tensors=read_tensors, classifier=lambda p: text_classifier_learner(lm_like_classifier(), encoder=p))
 
 def lm_like_classifier():
@@ -174,7 +183,8 @@ def lm_like_classifier():
     from minidl.text import TextList, Tokenizer
     table = dict(text=['good film', 'bad film']*8, label=['pos', 'neg']*8)
     il = TextList.from_df(table, col='text')
-    return label_by_col(SplitData.split_random(il, 0.25), 'label', proc_x=[Tokenizer(tok='regex', cache=False), Numericalizer()]).to_dls(4)
+    return label_by_col(SplitData.split_random(il, 0.25), 'label',
+                        proc_x=[Tokenizer(tok='regex', cache=False), Numericalizer()]).to_dls(4)
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
 @pytest.mark.parametrize('write', [torch_zip, torch_old, plain_pickle, pickle_protocol_0])
@@ -214,9 +224,12 @@ def archive(path, *members):
 
 REG, SYM, HARD = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 HOSTILE = {
-    'up': [('../up.txt', REG, '')], 'up within': [('mine/../../up.txt', REG, '')], 'absolute': [('/up.txt', REG, '')], 'the folder itself': [('..', REG, '')],
-    'link up': [('mine/l', SYM, '../../up')], 'absolute link': [('mine/l', SYM, '/etc/passwd')], 'hard link out': [('mine/l', HARD, '../../etc/passwd')],
-    'through a link': [('mine/l', SYM, '../..'), ('mine/l/up.txt', REG, '')], 'character device': [('mine/zero', tarfile.CHRTYPE, '')],
+    'up': [('../up.txt', REG, '')], 'up within': [('mine/../../up.txt', REG, '')], 'absolute': [('/up.txt', REG, '')],
+    'the folder itself': [('..', REG, '')],
+    'link up': [('mine/l', SYM, '../../up')], 'absolute link': [('mine/l', SYM, '/etc/passwd')],
+    'hard link out': [('mine/l', HARD, '../../etc/passwd')],
+    'through a link': [('mine/l', SYM, '../..'), ('mine/l/up.txt', REG, '')],
+    'character device': [('mine/zero', tarfile.CHRTYPE, '')],
     'block device': [('mine/disk', tarfile.BLKTYPE, '')], 'pipe': [('mine/pipe', tarfile.FIFOTYPE, '')]}
 
 @pytest.mark.parametrize('name', HOSTILE)
@@ -226,7 +239,8 @@ def test_an_archive_that_means_harm_is_refused_by_name_and_nothing_of_it_stays(n
     monkeypatch.setenv('MINIDL_DATA', str(tmp_path/'in'))
     monkeypatch.setenv('MINIDL_CACHE', str(tmp_path/'cache'))
     with pytest.raises(ValueError, match='mine.tgz is not safe to extract'): get_data('mine')
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.suffix != '.lock') == ['cache', 'cache/extracted', 'in', 'in/mine.tgz']
+    there = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.suffix != '.lock')
+    assert there == ['cache', 'cache/extracted', 'in', 'in/mine.tgz']
 
 def test_files_of_an_archive_cannot_be_run_as_someone_else(tmp_path):
     archive(tmp_path/'a.tgz', ('mine/s', REG, ''))
@@ -234,10 +248,12 @@ def test_files_of_an_archive_cannot_be_run_as_someone_else(tmp_path):
     assert (extract(tmp_path/'a.tgz', tmp_path/'in')/'s').stat().st_mode & 0o6000 == 0
 
 def test_an_image_that_would_fill_the_memory_is_refused_by_name(tmp_path):
-    def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
     head = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0)        # 10 GB in 100 bytes
     bomb = tmp_path/'bomb.png'
-    bomb.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(b'\0'*99)) + chunk(b'IEND', b''))
+    bomb.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT',
+                                                                         zlib.compress(b'\0'*99)) + chunk(b'IEND', b''))
     with pytest.raises(OSError, match='bomb.png cannot be read as an image'): ImageList.from_files(tmp_path).get(0)
     assert verify_images([bomb]) == [bomb]
 

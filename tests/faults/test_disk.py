@@ -1,12 +1,13 @@
-"""A disk that is full, and one that may not be written: a sentence or an OSError, the old file as it was, nothing half-written.
-On Linux the disks are real ones (a tmpfs, a read-only mount) that one process alone sees."""
+"""A disk that is full, and one that may not be written: a sentence or an OSError, the old file as it was, nothing
+half-written. On Linux the disks are real ones (a tmpfs, a read-only mount) that one process alone sees."""
 import os
 import warnings
 
 import pytest
 
-from faults_common import (LONG, POSIX, contents, full, in_child, language_model, no_file_over, own_mounts, plain_tokens, read_only,
-                           small_disk, small_learner, net_of_faults)
+from disks import no_file_over
+from faults_common import (LONG, POSIX, contents, full, in_child, language_model, net_of_faults, own_mounts,
+                           plain_tokens, read_only, small_disk, small_learner)
 from minidl.datasets import download, get_data
 from minidl.learner import Checkpoint
 from minidl.ulmfit import save_encoder
@@ -115,7 +116,8 @@ def on_a_read_only_disk(pipe, folder):
     learn.fit(resume=folder/'c')
     with pytest.raises(OSError, match='may not be written, or set MINIDL_CACHE'): get_data('other')
     with pytest.warns(UserWarning, match='could not be kept'): plain_tokens(LONG[::-1])
-    for write in lambda: learn.save(folder/'m'), lambda: learn.fit(1), lambda: learn.fit(1, cbs=Checkpoint(folder/'new')):
+    for write in (lambda: learn.save(folder/'m'), lambda: learn.fit(1),
+                  lambda: learn.fit(1, cbs=Checkpoint(folder/'new'))):
         with pytest.raises(OSError, match='(?i)read.only|could not be written'): write()
         assert not learn.fitting
     assert contents(folder, but=()) == before

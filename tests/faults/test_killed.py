@@ -1,5 +1,5 @@
-"""kill -9 and Ctrl-C, in real processes: what was being written is whole or not there, what was under way can go on, and no
-process is left behind."""
+"""kill -9 and Ctrl-C, in real processes: what was being written is whole or not there, what was under way can go on,
+and no process is left behind."""
 import gc
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ def die(): os.kill(os.getpid(), signal.SIGKILL)
 
 def arm(moment, n_bytes):
     "Have this process killed at a moment of its next write."
-    if moment == 'in the midst of the file':    # the kernel kills who writes more than is allowed, if nothing catches it
+    if moment == 'in the midst of the file':   # the kernel kills who writes more than is allowed, if nothing catches it
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         return
@@ -64,8 +64,10 @@ def go_on(pipe, folder, n_epochs):
     assert_same_run(learner().fit(n_epochs), learner(Checkpoint(folder, every=1)).fit(resume=folder))
     assert not list(folder.glob('*.part'))
 
-MOMENTS = [('in the midst of the file', 1_000), ('in the midst of the file', 30_000), ('before fsync', 0), ('after fsync', 0),
-           ('before the rename', 0), ('after the rename', 0), ('before the old one is removed', 0), ('after the old one is removed', 0)]
+MOMENTS = [('in the midst of the file', 1_000), ('in the midst of the file', 30_000), ('before fsync', 0),
+           ('after fsync', 0),
+           ('before the rename', 0), ('after the rename', 0), ('before the old one is removed', 0),
+           ('after the old one is removed', 0)]
 
 def test_a_run_killed_at_every_moment_of_writing_a_checkpoint_ends_with_the_same_bits(tmp_path):
     at = (0, 0)
@@ -157,7 +159,8 @@ def get_toy(pipe, at, *how):
     os.environ.update(toy(*how))
     if at == 'download': datasets._bar = lambda name: lambda have, total: die()
     if at == 'extract': datasets.tarfile.TarFile.chmod = lambda *args, **kwargs: die()
-    if at == 'rename': datasets.os.replace = lambda a, b, real=os.replace: real(a, b) if str(a).endswith('.tgz.part') else die()
+    if at == 'rename':
+        datasets.os.replace = lambda a, b, real=os.replace: real(a, b) if str(a).endswith('.tgz.part') else die()
     get_data('toy')
 
 def test_data_killed_on_its_way_is_not_there_and_comes_with_the_next_call(tmp_path, monkeypatch):
@@ -172,7 +175,8 @@ def test_data_killed_on_its_way_is_not_there_and_comes_with_the_next_call(tmp_pa
         for k, v in toy(*how).items(): monkeypatch.setenv(k, v)
         path = get_data('toy')
         assert any(rng for _, rng in server.requests)       # the download was resumed
-    assert len(list(path.rglob('*.jpg'))) == 400 and sorted(p.name for p in path.parent.iterdir()) == ['toy', 'toy.lock']
+    assert len(list(path.rglob('*.jpg'))) == 400
+    assert sorted(p.name for p in path.parent.iterdir()) == ['toy', 'toy.lock']
 
 
 # ---- tokenizing with workers
@@ -239,7 +243,8 @@ def interrupted_fit(pipe, num_workers):
         def after_fit(self, learn): ended.append(learn.epoch)
     g = torch.Generator().manual_seed(0)
     ds = Slow(torch.randn(24, 4, generator=g), torch.randint(0, 3, (24,), generator=g))
-    learn = Learner(net_of_faults(), get_dls(ds, bs=4, num_workers=num_workers), F.cross_entropy, cbs=[Recorder(), Tell()], default_cbs=False)
+    learn = Learner(net_of_faults(), get_dls(ds, bs=4, num_workers=num_workers), F.cross_entropy,
+                    cbs=[Recorder(), Tell()], default_cbs=False)
     try: learn.fit(2)
     except KeyboardInterrupt as e: notes = e.__notes__
     assert notes == ['in training, epoch 0, batch 1'] and ended == [0] and not learn.fitting and learn.xb is None

@@ -1,5 +1,6 @@
-"""Numbers and data that no one meant: NaN and infinities, targets out of range, data sets of nothing or of one, a last batch of
-one through batch norm, a worker that fails. What comes is a sentence, or PyTorch's error with the batch where it happened."""
+"""Numbers and data that no one meant: NaN and infinities, targets out of range, data sets of nothing or of one, a last
+batch of one through batch norm, a worker that fails. What comes is a sentence, or PyTorch's error with the batch where
+it happened."""
 import gc
 import math
 import multiprocessing
@@ -26,7 +27,8 @@ def regression(value, where, n=20, cbs=()):
     x, y = torch.randn(n, 4, generator=g), torch.randn(n, 3, generator=g)
     dict(input=x, target=y)[where][9, 1] = value
     train, valid = ([(a, b) for a, b in zip(x.split(4), y.split(4))] for _ in range(2))
-    return Learner(net_of_faults(), DataLoaders(train, valid[:2]), F.mse_loss, torch.optim.SGD, lr=0.01, cbs=[Recorder(), *cbs], default_cbs=False)
+    return Learner(net_of_faults(), DataLoaders(train, valid[:2]), F.mse_loss, torch.optim.SGD, lr=0.01,
+                   cbs=[Recorder(), *cbs], default_cbs=False)
 
 @pytest.mark.parametrize('value', BAD)
 @pytest.mark.parametrize('where', ['input', 'target'])
@@ -51,13 +53,15 @@ def test_clipping_does_not_hide_an_infinite_gradient():
 def classes(targets, **kw):
     x = torch.randn(len(targets), 4, generator=torch.Generator().manual_seed(0))
     batches = list(zip(x.split(4), torch.tensor(targets).split(4)))
-    return Learner(net_of_faults(), DataLoaders(batches, batches[:1]), F.cross_entropy, progress=False, device='cpu', **kw)
+    return Learner(net_of_faults(), DataLoaders(batches, batches[:1]), F.cross_entropy, progress=False, device='cpu',
+                   **kw)
 
 @pytest.mark.parametrize('bad', [3, -1, 100])
 def test_a_target_out_of_range_in_the_first_batch_is_a_sentence(bad):
     learn = classes([0, 1, 2, bad, 0, 1, 2, 0])
     before = {k: t.clone() for k, t in learn.model.state_dict().items()}
-    with pytest.raises(ValueError, match=f'A target is {bad}, but the model has 3 outputs, so targets go from 0 to 2'): learn.fit(1)
+    with pytest.raises(ValueError, match=f'A target is {bad}, but the model has 3 outputs, so targets go from 0 to 2'):
+        learn.fit(1)
     assert all(torch.equal(t, before[k]) for k, t in learn.model.state_dict().items())
 
 @pytest.mark.parametrize('bad', [3, -1])
@@ -77,12 +81,14 @@ def test_a_data_set_of_nothing_is_a_sentence_everywhere():
 def test_a_batch_without_samples_does_not_pass_for_one():
     batch = torch.zeros(0, 4), torch.zeros(0).long()
     with pytest.warns(UserWarning, match='not finite from epoch 0, batch 0'):
-        Learner(net_of_faults(), DataLoaders([batch]), F.cross_entropy, cbs=[Recorder(), TerminateOnNaN(1)], default_cbs=False).fit(1)
+        Learner(net_of_faults(), DataLoaders([batch]), F.cross_entropy, cbs=[Recorder(), TerminateOnNaN(1)],
+                default_cbs=False).fit(1)
 
 def test_a_data_set_of_one_trains_validates_and_predicts():
     one = samples(1)
     learn = Learner(net_of_faults(), get_dls(one, one, bs=64), F.cross_entropy, progress=False, device='cpu').fit(2)
-    assert len(learn.recorder.losses) == 2 and learn.get_preds()[0].shape == (1, 3) and math.isfinite(learn.validate()['loss'])
+    assert len(learn.recorder.losses) == 2 and learn.get_preds()[0].shape == (1, 3)
+    assert math.isfinite(learn.validate()['loss'])
 
 
 # ---- a last batch of one through batch norm
@@ -92,7 +98,8 @@ def normed(norm=nn.BatchNorm1d):
     return nn.Sequential(nn.Linear(4, 8), norm(8), nn.ReLU(), nn.Linear(8, 3))
 
 def of_batches(n, drop_last=False, norm=nn.BatchNorm1d):
-    dls = get_dls(samples(n), samples(5, 1), bs=4, valid_bs=4, drop_last=drop_last)     # a last batch of one in validation too
+    # a last batch of one in validation too
+    dls = get_dls(samples(n), samples(5, 1), bs=4, valid_bs=4, drop_last=drop_last)
     return Learner(normed(norm), dls, F.cross_entropy, cbs=Recorder(), default_cbs=False)
 
 @pytest.mark.parametrize('norm', [nn.BatchNorm1d, BatchNorm])
@@ -124,13 +131,15 @@ class Fails(Dataset):
         return torch.full((4,), float(i)), i % 3
 
 def fit_with_a_failing_worker(pipe, num_workers):
-    learn = Learner(net_of_faults(), get_dls(Fails(), bs=4, num_workers=num_workers), F.cross_entropy, cbs=Recorder(), default_cbs=False)
+    learn = Learner(net_of_faults(), get_dls(Fails(), bs=4, num_workers=num_workers), F.cross_entropy, cbs=Recorder(),
+                    default_cbs=False)
     ended = []
     class End(Callback):
         def after_fit(self, learn): ended.append(learn.epoch)
     try: learn.fit(1, cbs=End())
     except Broken as e: said = str(e), e.__notes__
-    assert 'item 13 is broken' in said[0] and 'in training, epoch 0, batch' in said[1][-1] and ended == [0] and not learn.fitting
+    assert 'item 13 is broken' in said[0]
+    assert 'in training, epoch 0, batch' in said[1][-1] and ended == [0] and not learn.fitting
     learn.dls.train.dataset.on = False
     learn.fit(1)
     assert len(learn.recorder.losses) == 5

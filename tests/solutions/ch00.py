@@ -55,25 +55,36 @@ def write_idx(t, path):
     head = bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'big') for n in t.shape)
     path.write_bytes(head + bytes(t.flatten().tolist()))
 
-def little_endian(t, path): path.write_bytes(bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'little') for n in t.shape) + bytes(t.flatten().tolist()))
+def little_endian(t, path):
+    path.write_bytes(bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'little') for n in t.shape)
+                     + bytes(t.flatten().tolist()))
 def no_header(t, path): path.write_bytes(bytes(t.flatten().tolist()))
 def zipped(t, path):
     write_idx(t, path)
     path.write_bytes(gzip.compress(path.read_bytes()))
 def as_it_lies(t, path):
     base = t if t.is_contiguous() else t.t()
-    path.write_bytes(bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'big') for n in t.shape) + bytes(base.flatten().tolist()))
+    path.write_bytes(bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'big') for n in t.shape)
+                     + bytes(base.flatten().tolist()))
 def any_dtype(t, path): write_idx((t*255).byte() if t.is_floating_point() else t, path)
-def in_floats(t, path): path.write_bytes(bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'big') for n in t.shape) + t.float().numpy().tobytes())
+def in_floats(t, path):
+    path.write_bytes(bytes([0, 0, 8, t.ndim]) + b''.join(n.to_bytes(4, 'big') for n in t.shape)
+                     + t.float().numpy().tobytes())
 def keeps_it(t, path): return t
 
 
 right = {'00.1': class_sheet, '00.2': mean_and_std, '00.3': write_idx}
 wrong = {
-    '00.1': {'shape (10, 5, 4) instead of (10, 1, 5, 4)': flat_sheet, 'n = 1: the values differ': (last_ones, by_position), 'a ValueError is due': no_complaint,
-             'raises RuntimeError instead of ValueError': lets_stack_complain, 'should name the digit': names_nothing, "dtype float32 instead of uint8": always_float},
-    '00.2': {'two batches [1]: the value is not right': (variance, by_n), 'batches of two sizes [0]: the value is not right': mean_of_means, 'a mean that is large against the std [1]': in_float32,
+    '00.1': {'shape (10, 5, 4) instead of (10, 1, 5, 4)': flat_sheet,
+             'n = 1: the values differ': (last_ones, by_position), 'a ValueError is due': no_complaint,
+             'raises RuntimeError instead of ValueError': lets_stack_complain, 'should name the digit': names_nothing,
+             "dtype float32 instead of uint8": always_float},
+    '00.2': {'two batches [1]: the value is not right': (variance, by_n),
+             'batches of two sizes [0]: the value is not right': mean_of_means,
+             'a mean that is large against the std [1]': in_float32,
              'more than once': two_passes, 'instead of a tuple': tensors},
-    '00.3': {'the bytes of each length come in the wrong order': little_endian, 'the first three bytes': no_header, 'is gzipped': zipped, 'a transposed tensor: the values differ': as_it_lies,
-             'a float tensor: raises nothing': any_dtype, '20 bytes instead of 11': in_floats, 'there is no file': keeps_it},
+    '00.3': {'the bytes of each length come in the wrong order': little_endian, 'the first three bytes': no_header,
+             'is gzipped': zipped, 'a transposed tensor: the values differ': as_it_lies,
+             'a float tensor: raises nothing': any_dtype, '20 bytes instead of 11': in_floats,
+             'there is no file': keeps_it},
 }

@@ -91,7 +91,8 @@ def leaves_out_the_rest(a, b, size):
     c = a.new_zeros(a.shape[0], b.shape[1])
     for i in range(0, a.shape[0] - size + 1, size):
         for j in range(0, b.shape[1] - size + 1, size):
-            for l in range(0, a.shape[1] - size + 1, size): c[i:i+size, j:j+size] += a[i:i+size, l:l+size] @ b[l:l+size, j:j+size]
+            for l in range(0, a.shape[1] - size + 1, size):
+                c[i:i+size, j:j+size] += a[i:i+size, l:l+size] @ b[l:l+size, j:j+size]
     return c
 def only_float32(a, b, size): return matmul_blocked(a.float(), b.float(), size)
 def no_error(a, b, size): return matmul_blocked(a[:, :len(b)], b[:a.shape[1]], size)
@@ -99,12 +100,18 @@ def no_error(a, b, size): return matmul_blocked(a[:, :len(b)], b[:a.shape[1]], s
 
 right = {'01.1': strides_of, '01.2': broadcast_shape, '01.3': nearest_mean, '01.5': matmul_blocked}
 wrong = {
-    '01.1': {'a matrix: gives a list of 2 instead of a tuple': as_list, 'a matrix [0]: gives 1, which is not right': column_major, 'a matrix [0]: gives 12': one_off,
+    '01.1': {'a matrix: gives a list of 2 instead of a tuple': as_list,
+             'a matrix [0]: gives 1, which is not right': column_major, 'a matrix [0]: gives 12': one_off,
              'a single number: gives a tuple of 1 instead of 0': forgets_scalars, 'three axes [0]: gives 3': lengths},
-    '01.2': {'an empty axis [0]: gives 1': larger_checked, 'a missing axis [0]: gives 28': from_the_left, 'raises nothing, where a ValueError is due': no_checks,
-             'a missing axis: gives a tuple of 2 instead of 3': cut_to_the_shorter, 'raises RuntimeError instead of ValueError': asks_torch, 'an empty axis [0]': larger},
-    '01.3': {'only 3s and 7s: the values differ at': positions, 'three digits: the values differ at': always_ten, 'ten digits: the values differ': (by_l1, nearest_neighbor), 'raises IndexError': wrong_axis,
+    '01.2': {'an empty axis [0]: gives 1': larger_checked, 'a missing axis [0]: gives 28': from_the_left,
+             'raises nothing, where a ValueError is due': no_checks,
+             'a missing axis: gives a tuple of 2 instead of 3': cut_to_the_shorter,
+             'raises RuntimeError instead of ValueError': asks_torch, 'an empty axis [0]': larger},
+    '01.3': {'only 3s and 7s: the values differ at': positions, 'three digits: the values differ at': always_ten,
+             'ten digits: the values differ': (by_l1, nearest_neighbor), 'raises IndexError': wrong_axis,
              'ten digits: shape (80, 40) instead of (80,)': distances},
-    '01.5': {'eight products of blocks: a product of something 6 long': (all_at_once, strips), 'eight products of blocks: the values differ at 36 of 36': overwrites,
-             'lengths that size does not divide: the values differ': leaves_out_the_rest, 'float64: dtype float32': only_float32, 'inner lengths that differ: raises nothing': no_error},
+    '01.5': {'eight products of blocks: a product of something 6 long': (all_at_once, strips),
+             'eight products of blocks: the values differ at 36 of 36': overwrites,
+             'lengths that size does not divide: the values differ': leaves_out_the_rest,
+             'float64: dtype float32': only_float32, 'inner lengths that differ: raises nothing': no_error},
 }

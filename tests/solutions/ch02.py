@@ -1,4 +1,5 @@
-"Right and wrong answers to the exercises of chapter 02. `wrong` maps a part of the message to an answer that should get it."
+"""Right and wrong answers to the exercises of chapter 02. `wrong` maps a part of the message to an answer that should
+get it."""
 import torch
 
 from minidl.backprop import Module
@@ -103,10 +104,15 @@ def as_tensor(t, y, lr, steps): return torch.tensor(fit_quadratic(t, y, lr, step
 
 right = {'02.1': numeric_grad, '02.2': Bce, '02.3': ReluOut, '02.5': fit_quadratic}
 wrong = {
-    '02.1': {'by central differences: the values': one_sided, 'values differ at 5 of 5 places': twice_too_large, 'shape (12,) instead of (3, 4)': flattened,
-             'dtype float32 instead of float64': in_single, 'wrong arguments': no_eps, 'is a `return` missing': forgets, 'changes its argument `x`': in_place},
-    '02.2': {'forward: the value': BceSum, 'backward: the values differ': BceNoMean, 'g = 0.5': BceNoG, 'backward: the values': BceSign,
+    '02.1': {'by central differences: the values': one_sided, 'values differ at 5 of 5 places': twice_too_large,
+             'shape (12,) instead of (3, 4)': flattened,
+             'dtype float32 instead of float64': in_single, 'wrong arguments': no_eps, 'is a `return` missing': forgets,
+             'changes its argument `x`': in_place},
+    '02.2': {'forward: the value': BceSum, 'backward: the values differ': BceNoMean, 'g = 0.5': BceNoG,
+             'backward: the values': BceSign,
              'shape (6,) instead of (6, 1)': BceColumn, '`grad` is not written yet': BceHalf},
-    '02.3': {'still holds its input': ReluIn, 'besides its output': ReluMask, 'changed in place': ReluInPlace, 'backward: the values': ReluPasses},
-    '02.5': {'misses the points': standardized_units, 'NaN or infinite': raw_units, 'is `steps` used': closed_form, 'a tuple of three': as_tensor},
+    '02.3': {'still holds its input': ReluIn, 'besides its output': ReluMask, 'changed in place': ReluInPlace,
+             'backward: the values': ReluPasses},
+    '02.5': {'misses the points': standardized_units, 'NaN or infinite': raw_units, 'is `steps` used': closed_form,
+             'a tuple of three': as_tensor},
 }

@@ -41,7 +41,8 @@ def gain_of(act, n_samples=1_000_000): return 1/act(torch.randn(n_samples)).pow(
 def by_variance(act, n_samples=1_000_000): return 1/act(torch.randn(n_samples)).std().item()
 def no_root(act, n_samples=1_000_000): return 1/act(torch.randn(n_samples)).pow(2).mean().item()
 def upside_down(act, n_samples=1_000_000): return act(torch.randn(n_samples)).pow(2).mean().sqrt().item()
-def uniform(act, n_samples=1_000_000): return 1/act(torch.rand(n_samples)*2 - 1).pow(2).mean().sqrt().item()/math.sqrt(3)
+def uniform(act, n_samples=1_000_000):
+    return 1/act(torch.rand(n_samples)*2 - 1).pow(2).mean().sqrt().item()/math.sqrt(3)
 def a_tensor(act, n_samples=1_000_000): return 1/act(torch.randn(n_samples)).pow(2).mean().sqrt()
 def always_a_million(act, n_samples=1_000_000): return gain_of(act)
 
@@ -66,7 +67,8 @@ def with_bias(conv, size=64):
     im = torch.ones(1, conv.in_channels, size, size, requires_grad=True)
     out = conv(im)
     out.sum().backward()
-    return out[0, 0, out.shape[2]//2, out.shape[3]//2].item(), im.grad[..., size//4:3*size//4, size//4:3*size//4].mean().item()
+    middle = slice(size//4, 3*size//4)
+    return out[0, 0, out.shape[2]//2, out.shape[3]//2].item(), im.grad[..., middle, middle].mean().item()
 def spoils_the_layer(conv, size=64):
     nn.init.ones_(conv.weight)
     return count_fans(conv, size)
@@ -116,12 +118,21 @@ def not_random(w, gain=1., generator=None): return orthogonal_(w, gain, torch.Ge
 
 right = {'03.1': nan_step, '03.2': gain_of, '03.3': count_fans, '03.4': orthogonal_}
 wrong = {
-    '03.1': {'at once: 0 is too early': counts_from_zero, 'no overflow within max_steps: gives an int instead of None': last_step, 'a scale of 30: 4': (no_scale, scales_the_vector),
-             '64 numbers: 3': in_double, 'it should give an int, and gives a Tensor': as_tensor, 'numbers that vanish: gives an int': zeros_too},
-    '03.2': {'ReLU: the value is not right': (by_variance, no_root, upside_down), 'GELU: the value is not right': uniform, 'a tensor of shape () instead of a float (`.item()`': a_tensor,
+    '03.1': {'at once: 0 is too early': counts_from_zero,
+             'no overflow within max_steps: gives an int instead of None': last_step,
+             'a scale of 30: 4': (no_scale, scales_the_vector),
+             '64 numbers: 3': in_double, 'it should give an int, and gives a Tensor': as_tensor,
+             'numbers that vanish: gives an int': zeros_too},
+    '03.2': {'ReLU: the value is not right': (by_variance, no_root, upside_down),
+             'GELU: the value is not right': uniform, 'a tensor of shape () instead of a float (`.item()`': a_tensor,
              'asked for 1000 numbers': always_a_million},
-    '03.3': {'stride 2 [1]: the value': (from_the_shape, one_pixel), 'a bias [0]: the value': with_bias, 'changes its argument `conv.weight` in place': spoils_the_layer,
-             'the layer of the chapter [0]: the value': (whole_picture, swapped), 'a gradient is left behind': leaves_a_gradient},
-    '03.4': {'fewer rows than columns': only_columns, 'fill `w` and return `w` itself': a_new_one, 'a square: the rows are not perpendicular': unit_rows, 'a gain: rows of length 1': (no_gain, gain_squared),
-             'raises RuntimeError: a leaf Variable': recorded, 'the same generator twice: the values differ': ignores_the_generator, 'the same weights every time': not_random},
+    '03.3': {'stride 2 [1]: the value': (from_the_shape, one_pixel), 'a bias [0]: the value': with_bias,
+             'changes its argument `conv.weight` in place': spoils_the_layer,
+             'the layer of the chapter [0]: the value': (whole_picture, swapped),
+             'a gradient is left behind': leaves_a_gradient},
+    '03.4': {'fewer rows than columns': only_columns, 'fill `w` and return `w` itself': a_new_one,
+             'a square: the rows are not perpendicular': unit_rows, 'a gain: rows of length 1': (no_gain, gain_squared),
+             'raises RuntimeError: a leaf Variable': recorded,
+             'the same generator twice: the values differ': ignores_the_generator,
+             'the same weights every time': not_random},
 }

@@ -147,7 +147,8 @@ def k_folds(groups, k, seed=0):
     parts = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tensor_split(k)
     return [(torch.cat(parts[:i] + parts[i+1:]), parts[i]) for i in range(k)]
 def masks(groups, k, seed=0):
-    return [(torch.isin(torch.arange(len(groups)), t), torch.isin(torch.arange(len(groups)), v)) for t, v in grouped_folds(groups, k, seed)]
+    return [(torch.isin(torch.arange(len(groups)), t), torch.isin(torch.arange(len(groups)), v))
+            for t, v in grouped_folds(groups, k, seed)]
 def global_order(groups, k, seed=0):
     ids = groups.unique()
     masks = [torch.isin(groups, part) for part in ids[torch.randperm(len(ids))].tensor_split(k)]
@@ -156,7 +157,8 @@ def seeds_the_global(groups, k, seed=0):
     torch.manual_seed(seed)
     return global_order(groups, k)
 def never_shuffles(groups, k, seed=0):
-    return [((~m).nonzero()[:, 0], m.nonzero()[:, 0]) for m in (torch.isin(groups, part) for part in groups.unique().tensor_split(k))]
+    return [((~m).nonzero()[:, 0], m.nonzero()[:, 0])
+            for m in (torch.isin(groups, part) for part in groups.unique().tensor_split(k))]
 def turned(groups, k, seed=0): return [(v, t) for t, v in grouped_folds(groups, k, seed)]
 def one_fold(groups, k, seed=0): return grouped_folds(groups, k, seed)[0]
 def by_remainder(groups, k, seed=0):
@@ -164,18 +166,33 @@ def by_remainder(groups, k, seed=0):
     return [((~m).nonzero()[:, 0], m.nonzero()[:, 0]) for m in masks]
 
 
-right = {'04.1': log_sigmoid, '04.2': collate_padded, '04.3': SGDMomentum, '04.4': StratifiedBatches, '04.5': grouped_folds}
+right = {'04.1': log_sigmoid, '04.2': collate_padded, '04.3': SGDMomentum, '04.4': StratifiedBatches,
+         '04.5': grouped_folds}
 wrong = {
-    '04.1': {'large numbers: infinite at 1 of 4 places at [0]': (as_the_words_say, overflows), 'their gradients: the gradient: NaN': bad_gradient, '0 itself: the gradient: the values differ': one_at_zero,
-             'ordinary numbers: the gradient is missing': cut_off, 'ordinary numbers: the values differ': minus, 'three axes: shape (6,) instead of (2, 1, 3)': flat},
-    '04.2': {'three items: the ids: the values differ': pads_left, 'padded with 9: the ids: the values differ': always_zero, 'shape (3, 2) instead of (3, 5)': cuts, 'dtype float32 instead of int64': in_floats,
-             'the labels: gives a list of 3 instead of a tensor': lists, 'it should give a pair': only_ids, 'int32 stays int32: dtype int64': always_int64, 'shape (5, 3) instead of (3, 5)': columns,
+    '04.1': {'large numbers: infinite at 1 of 4 places at [0]': (as_the_words_say, overflows),
+             'their gradients: the gradient: NaN': bad_gradient,
+             '0 itself: the gradient: the values differ': one_at_zero,
+             'ordinary numbers: the gradient is missing': cut_off, 'ordinary numbers: the values differ': minus,
+             'three axes: shape (6,) instead of (2, 1, 3)': flat},
+    '04.2': {'three items: the ids: the values differ': pads_left,
+             'padded with 9: the ids: the values differ': always_zero, 'shape (3, 2) instead of (3, 5)': cuts,
+             'dtype float32 instead of int64': in_floats,
+             'the labels: gives a list of 3 instead of a tensor': lists, 'it should give a pair': only_ids,
+             'int32 stays int32: dtype int64': always_int64, 'shape (5, 3) instead of (3, 5)': columns,
              'shape (3, 10) instead of (3, 5)': fixed_width},
-    '04.3': {'momentum 0.9: a weight after step 2': NoMomentum, 'momentum 0.9: a weight after step 1': Dampened, 'momentum 0.9: a step changes nothing': OldSum, 'no momentum: gradients are left': (KeepsGenerator, KeepsGradients),
-             '`step` raises TypeError': NeedsGradients, '`step` raises RuntimeError': Recorded, 'side by side: the values differ': OneSumForAll,
+    '04.3': {'momentum 0.9: a weight after step 2': NoMomentum, 'momentum 0.9: a weight after step 1': Dampened,
+             'momentum 0.9: a step changes nothing': OldSum,
+             'no momentum: gradients are left': (KeepsGenerator, KeepsGradients),
+             '`step` raises TypeError': NeedsGradients, '`step` raises RuntimeError': Recorded,
+             'side by side: the values differ': OneSumForAll,
              '`zero_grad` is not written yet': HalfWritten},
-    '04.4': {'more than 2 away from the share': (PlainBatches, ByClass), 'two samplers with one seed give different batches': FromTheGlobal, 'the order of the first': SameEveryEpoch,
-             'the same items in each batch': ShufflesInside, 'the seed makes no difference': NoSeed, 'batches of [20, 20, 20, 20, 17]': LeavesOut},
-    '04.5': {'is on both sides of a fold': k_folds, 'indices should be int64': masks, 'one seed gives different folds': global_order, 'draws from the global generator': seeds_the_global,
-             'the seed makes no difference': never_shuffles, 'in exactly one validation part': turned, 'it should give 3 pairs': one_fold, 'should differ by one at most': by_remainder},
+    '04.4': {'more than 2 away from the share': (PlainBatches, ByClass),
+             'two samplers with one seed give different batches': FromTheGlobal,
+             'the order of the first': SameEveryEpoch,
+             'the same items in each batch': ShufflesInside, 'the seed makes no difference': NoSeed,
+             'batches of [20, 20, 20, 20, 17]': LeavesOut},
+    '04.5': {'is on both sides of a fold': k_folds, 'indices should be int64': masks,
+             'one seed gives different folds': global_order, 'draws from the global generator': seeds_the_global,
+             'the seed makes no difference': never_shuffles, 'in exactly one validation part': turned,
+             'it should give 3 pairs': one_fold, 'should differ by one at most': by_remainder},
 }

@@ -11,7 +11,8 @@ def conv_transpose2d(x, w, stride=1):
     out = x.new_zeros(bs, nf, (h - 1)*stride + kh, (wd - 1)*stride + kw)
     for i in range(kh):
         for j in range(kw):
-            out[:, :, i:i + (h - 1)*stride + 1:stride, j:j + (wd - 1)*stride + 1:stride] += torch.einsum('bihw,io->bohw', x, w[:, :, i, j])
+            out[:, :, i:i + (h - 1)*stride + 1:stride,
+                j:j + (wd - 1)*stride + 1:stride] += torch.einsum('bihw,io->bohw', x, w[:, :, i, j])
     return out
 
 def same_size(x, w, stride=1): return conv_transpose2d(x, w, stride)[..., :x.shape[-2], :x.shape[-1]]
@@ -21,7 +22,8 @@ def overwrites(x, w, stride=1):
     out = x.new_zeros(bs, nf, (h - 1)*stride + kh, (wd - 1)*stride + kw)
     for i in range(kh):
         for j in range(kw):
-            out[:, :, i:i + (h - 1)*stride + 1:stride, j:j + (wd - 1)*stride + 1:stride] = torch.einsum('bihw,io->bohw', x, w[:, :, i, j])
+            out[:, :, i:i + (h - 1)*stride + 1:stride,
+                j:j + (wd - 1)*stride + 1:stride] = torch.einsum('bihw,io->bohw', x, w[:, :, i, j])
     return out
 def flipped(x, w, stride=1): return conv_transpose2d(x, w.flip(2, 3), stride)
 def plain_conv(x, w, stride=1): return F.conv2d(x, w.transpose(0, 1), stride=stride, padding=w.shape[-1] - 1)
@@ -89,10 +91,17 @@ def no_graph(x, stride=2): return blur_pool(x.detach(), stride)
 
 right = {'07.1': conv_transpose2d, '07.2': receptive_field_of, '07.4': blur_pool}
 wrong = {
-    '07.1': {'one pixel: shape (1, 1, 1, 1) instead of (1, 1, 3, 3)': same_size, 'stride 2, kernel 3: shape': no_stride, 'one channel: the values differ': overwrites,
-             'one pixel: the values differ': (flipped, plain_conv), 'the gradient by argument 2 is missing': without_gradient},
-    '07.2': {'ReLUs that are off: gives 0': as_it_is, 'an overlapping max pool: gives': keeps_max_pools, 'changes its argument `model.0.weight` in place': spoils_the_weights,
-             'exchanged for good': exchanges_pools, 'have a gradient now': leaves_gradients, 'strides: gives 7': sums_of_kernels, 'one layer: gives 2': corner},
-    '07.4': {'a gray picture stays gray: the values differ': (zero_border, not_divided), 'one channel: the values differ': (box, one_direction), 'three channels: the values differ': mixes_channels,
-             'stride 1: shape (1, 2, 3, 3) instead of (1, 2, 5, 5)': always_two, 'float64: dtype float32': in_float32, 'one channel: the gradient is missing': no_graph},
+    '07.1': {'one pixel: shape (1, 1, 1, 1) instead of (1, 1, 3, 3)': same_size, 'stride 2, kernel 3: shape': no_stride,
+             'one channel: the values differ': overwrites,
+             'one pixel: the values differ': (flipped, plain_conv),
+             'the gradient by argument 2 is missing': without_gradient},
+    '07.2': {'ReLUs that are off: gives 0': as_it_is, 'an overlapping max pool: gives': keeps_max_pools,
+             'changes its argument `model.0.weight` in place': spoils_the_weights,
+             'exchanged for good': exchanges_pools, 'have a gradient now': leaves_gradients,
+             'strides: gives 7': sums_of_kernels, 'one layer: gives 2': corner},
+    '07.4': {'a gray picture stays gray: the values differ': (zero_border, not_divided),
+             'one channel: the values differ': (box, one_direction),
+             'three channels: the values differ': mixes_channels,
+             'stride 1: shape (1, 2, 3, 3) instead of (1, 2, 5, 5)': always_two, 'float64: dtype float32': in_float32,
+             'one channel: the gradient is missing': no_graph},
 }

@@ -140,10 +140,15 @@ def adds_to_the_old(model, dl):
 
 right = {'07a.1': fold_bn, '07a.2': InstanceNorm, '07a.3': recompute_stats}
 wrong = {
-    '07a.1': {'stride and padding: shape': new_layer, 'with bias: the values differ': forgets_the_bias, 'another eps: the values differ': no_eps,
-              'a convolution without bias: the values differ': (wrong_axis, std_for_var), 'changes its argument `conv.weight` in place': in_place, 'it should give an nn.Conv2d': sequential},
-    '07a.2': {'a batch: the values differ': (OverTheBatch, OverChannels, Unbiased), 'another eps: the values differ': EpsOutside, 'the gradient by the input': NoGradientOfStats,
-              'and are none': NotLearned, "`weight` and `bias` of shape (3,), and are {'mult'": OtherNames, 'a subclass of nn.Module': NoModule},
-    '07a.3': {'the first mean: the values differ': (usual_momentum, last_batch, adds_to_the_old), 'the second mean: the values differ': with_dropout, '`mom` of a layer': leaves_mom,
+    '07a.1': {'stride and padding: shape': new_layer, 'with bias: the values differ': forgets_the_bias,
+              'another eps: the values differ': no_eps,
+              'a convolution without bias: the values differ': (wrong_axis, std_for_var),
+              'changes its argument `conv.weight` in place': in_place, 'it should give an nn.Conv2d': sequential},
+    '07a.2': {'a batch: the values differ': (OverTheBatch, OverChannels, Unbiased),
+              'another eps: the values differ': EpsOutside, 'the gradient by the input': NoGradientOfStats,
+              'and are none': NotLearned, "`weight` and `bias` of shape (3,), and are {'mult'": OtherNames,
+              'a subclass of nn.Module': NoModule},
+    '07a.3': {'the first mean: the values differ': (usual_momentum, last_batch, adds_to_the_old),
+              'the second mean: the values differ': with_dropout, '`mom` of a layer': leaves_mom,
               'in another mode than before': leaves_modes, 'gradients are left': leaves_gradients},
 }

@@ -1,4 +1,5 @@
-"Right and wrong answers to the exercises of chapter 08. `wrong` maps a part of the message to an answer that should get it."
+"""Right and wrong answers to the exercises of chapter 08. `wrong` maps a part of the message to an answer that should
+get it."""
 import math
 import random
 import wave
@@ -35,17 +36,20 @@ def of_all(labels, p_valid=0.2, seed=0):
 def first_of_each(labels, p_valid=0.2, seed=0):
     return [labels[:i].count(o) < round(labels.count(o)*p_valid) for i, o in enumerate(labels)]
 def turns(labels, p_valid=0.2, seed=0):
-    return [(labels[:i].count(o) + seed) % labels.count(o) < round(labels.count(o)*p_valid) for i, o in enumerate(labels)]
+    return [(labels[:i].count(o) + seed) % labels.count(o) < round(labels.count(o)*p_valid)
+            for i, o in enumerate(labels)]
 def rotates(labels, p_valid=0.2, seed=0):
     shift = random.Random(seed).randrange(3)
-    return [(labels[:i].count(o) + shift) % labels.count(o) < round(labels.count(o)*p_valid) for i, o in enumerate(labels)]
+    return [(labels[:i].count(o) + shift) % labels.count(o) < round(labels.count(o)*p_valid)
+            for i, o in enumerate(labels)]
 def seeds_all(labels, p_valid=0.2, seed=0):
     check_share(p_valid)
     random.seed(seed)
     return stratified_splitter(labels, p_valid, random.random())
 def as_tensor(labels, p_valid=0.2, seed=0): return torch.tensor(stratified_splitter(labels, p_valid, seed))
 def as_numbers(labels, p_valid=0.2, seed=0): return [int(o) for o in stratified_splitter(labels, p_valid, seed)]
-def of_percent(labels, p_valid=0.2, seed=0): return stratified_splitter(labels, p_valid/100 if p_valid >= 1 else p_valid, seed)
+def of_percent(labels, p_valid=0.2, seed=0):
+    return stratified_splitter(labels, p_valid/100 if p_valid >= 1 else p_valid, seed)
 
 
 class QuantileProcessor(Processor):
@@ -72,7 +76,8 @@ class CutTooMany(QuantileProcessor):
         self.cuts = torch.quantile(torch.tensor(labels).float(), torch.linspace(0, 1, self.c_out + 1)).tolist()
 class NoCOut(QuantileProcessor):
     def __init__(self, n_classes): self.n, self.cuts = n_classes, None
-    def fit(self, labels): self.cuts = torch.quantile(torch.tensor(labels).float(), torch.arange(1, self.n)/self.n).tolist()
+    def fit(self, labels):
+        self.cuts = torch.quantile(torch.tensor(labels).float(), torch.arange(1, self.n)/self.n).tolist()
 class SharedCuts(QuantileProcessor):
     cuts, fitted = [], False
     def __init__(self, n_classes): self.c_out = n_classes
@@ -115,7 +120,8 @@ class ErasesInPlace:
 class ErasesByGlobalChance:
     size:int
     def __call__(self, x, rng=random):
-        return x if rng is None else erase(x.clone(), self.size, *(random.randint(0, n - self.size) for n in x.shape[1:]))
+        if rng is None: return x
+        return erase(x.clone(), self.size, *(random.randint(0, n - self.size) for n in x.shape[1:]))
 @register_tfm
 @dataclass
 class ErasesAlways:
@@ -127,7 +133,8 @@ class ErasesAlways:
 class ErasesShort:
     size:int
     def __call__(self, x, rng=random):
-        return x if rng is None else erase(x.clone(), self.size, *(rng.randrange(max(1, n - self.size)) for n in x.shape[1:]))
+        if rng is None: return x
+        return erase(x.clone(), self.size, *(rng.randrange(max(1, n - self.size)) for n in x.shape[1:]))
 @register_tfm
 @dataclass
 class ErasesAtTheEdge:
@@ -139,7 +146,8 @@ class ErasesAtTheEdge:
 class ErasesAnySize:
     size:int
     def __call__(self, x, rng=random):
-        return x if rng is None else erase(x.clone(), self.size, *(rng.randint(0, max(0, n - self.size)) for n in x.shape[1:]))
+        if rng is None: return x
+        return erase(x.clone(), self.size, *(rng.randint(0, max(0, n - self.size)) for n in x.shape[1:]))
 @register_tfm
 @dataclass
 class ErasesOneChannel:
@@ -193,16 +201,23 @@ class SoundNoTfms(SoundList):
 
 right = {'08.1': stratified_splitter, '08.2': QuantileProcessor, '08.3': RandomErase, '08.4': SoundList}
 wrong = {
-    '08.1': {'order of a set': by_set, 'would be the share': of_all, 'the seed does not change': (first_of_each, turns, rotates), 'a global generator': seeds_all,
+    '08.1': {'order of a set': by_set, 'would be the share': of_all,
+             'the seed does not change': (first_of_each, turns, rotates), 'a global generator': seeds_all,
              'gives a Tensor': as_tensor, ' is neither': as_numbers, 'a share of 20: raises nothing': of_percent},
     '08.2': {'NoneType': NeverFitted, 'validation labels, by the cuts of the training labels: the values': AlwaysFits,
-             'the training labels: the values': (EqualWidths, CutTooMany), 'some of them on a cut: the values': UpperClass, 'no `c_out`': NoCOut,
-             'decode of the lowest': NoEnds, 'should be F.cross_entropy': OtherLoss, 'derive it from `Processor`': NotOne, 'dtype float32': FloatTargets,
+             'the training labels: the values': (EqualWidths, CutTooMany),
+             'some of them on a cut: the values': UpperClass, 'no `c_out`': NoCOut,
+             'decode of the lowest': NoEnds, 'should be F.cross_entropy': OtherLoss,
+             'derive it from `Processor`': NotOne, 'dtype float32': FloatTargets,
              'the first processor is what it was: ': SharedCuts},
-    '08.3': {'changed in place': ErasesInPlace, 'a global generator': ErasesByGlobalChance, 'without chance: ': ErasesAlways, 'is never black': ErasesShort,
-             'size=3 blackens': ErasesAtTheEdge, 'raises nothing': ErasesAnySize, 'in all channels': ErasesOneChannel, 'not registered': ErasesUnregistered,
+    '08.3': {'changed in place': ErasesInPlace, 'a global generator': ErasesByGlobalChance,
+             'without chance: ': ErasesAlways, 'is never black': ErasesShort,
+             'size=3 blackens': ErasesAtTheEdge, 'raises nothing': ErasesAnySize, 'in all channels': ErasesOneChannel,
+             'not registered': ErasesUnregistered,
              'dtype float32 instead of uint8': ErasesToFloats},
-    '08.4': {'shape (1, 100) instead of (1, 50)': SoundBytes, 'one channel: the values': (SoundUnsigned, SoundUnscaled), 'dtype float64': SoundDouble,
-             'shape (50,)': SoundFlat, 'two channels: shape (1, 60)': SoundNoChannels, 'two channels: the values': SoundHalves,
+    '08.4': {'shape (1, 100) instead of (1, 50)': SoundBytes, 'one channel: the values': (SoundUnsigned, SoundUnscaled),
+             'dtype float64': SoundDouble,
+             'shape (50,)': SoundFlat, 'two channels: shape (1, 60)': SoundNoChannels,
+             'two channels: the values': SoundHalves,
              'notes.txt': SoundAnyFile, 'transforms: shape': SoundNoTfms},
 }

@@ -1,4 +1,5 @@
-"Right and wrong answers to the exercises of chapter 08a. `wrong` maps a part of the message to an answer that should get it."
+"""Right and wrong answers to the exercises of chapter 08a. `wrong` maps a part of the message to an answer that should
+get it."""
 import copy
 import random
 
@@ -39,7 +40,8 @@ def promotes(xb, factor):
 def other_way(xb, factor): return saturation_batch(xb, 1 - factor)
 def clipped(xb, factor): return saturation_batch(xb, factor).clamp(0, 1)
 def detached(xb, factor): return saturation_batch(xb, torch.as_tensor(factor).detach())
-def one_channel(xb, factor): return xb.mean(1, keepdim=True) if not torch.is_tensor(factor) and factor == 0 else saturation_batch(xb, factor)
+def one_channel(xb, factor):
+    return xb.mean(1, keepdim=True) if not torch.is_tensor(factor) and factor == 0 else saturation_batch(xb, factor)
 def numbers_only(xb, factor): return gray_of(xb, float(factor), xb.mean(1, keepdim=True))
 
 
@@ -85,13 +87,19 @@ def there(mats, h, w): return mats_to_pixels(torch.linalg.inv(mats), h, w)
 
 right = {'08a.1': transform_alike, '08a.2': saturation_batch, '08a.3': move_points, '08a.4': mats_to_pixels}
 wrong = {
-    '08a.1': {'at different places': each_its_own, 'a picture and its mask: ': always_the_same, 'where one image would have left it': copies,
-              'a picture and its mask: the values': new_seed, 'handed None each time': never_none, 'gives a generator': lazily},
-    '08a.2': {'a factor of 1: the values': other_way, 'a factor of 0: the values': gray_pixels, 'a factor of 0: shape': one_channel, 'more color: the values': clipped,
+    '08a.1': {'at different places': each_its_own, 'a picture and its mask: ': always_the_same,
+              'where one image would have left it': copies,
+              'a picture and its mask: the values': new_seed, 'handed None each time': never_none,
+              'gives a generator': lazily},
+    '08a.2': {'a factor of 1: the values': other_way, 'a factor of 0: the values': gray_pixels,
+              'a factor of 0: shape': one_channel, 'more color: the values': clipped,
               'a factor for each picture: the values': of_the_width, 'dtype float32 instead of float16': promotes,
               'by argument 2 is missing': detached, 'raises ': numbers_only},
-    '08a.3': {'shifted: the values': (reads, from_the_left), 'mirrored: the values': rows_first, 'tilted: the values': undivided, 'shape (3, 7, 3)': three_numbers,
+    '08a.3': {'shifted: the values': (reads, from_the_left), 'mirrored: the values': rows_first,
+              'tilted: the values': undivided, 'shape (3, 7, 3)': three_numbers,
               'raises RuntimeError': one_for_each},
-    '08a.4': {'a picture that is not square: at pixel': exchanged, 'a shift, in a square picture: at pixel': (inverted, there, centers),
-              'mirrored and enlarged: at pixel': no_middle, 'shape (2, 8) instead of (2, 3, 3)': eight, 'takes the ninth to be 1': unscaled},
+    '08a.4': {'a picture that is not square: at pixel': exchanged,
+              'a shift, in a square picture: at pixel': (inverted, there, centers),
+              'mirrored and enlarged: at pixel': no_middle, 'shape (2, 8) instead of (2, 3, 3)': eight,
+              'takes the ninth to be 1': unscaled},
 }

@@ -1,4 +1,5 @@
-"Right and wrong answers to the exercises of chapter 09. `wrong` maps a part of the message to an answer that should get it."
+"""Right and wrong answers to the exercises of chapter 09. `wrong` maps a part of the message to an answer that should
+get it."""
 import torch
 
 from minidl.optim import StatefulOptimizer, decay_weights, l2_decay, sgd_step, stepper
@@ -71,7 +72,8 @@ def root_ratio(ps, gs, sum, eps, **_):
     return torch._foreach_div(gs, size)
 
 class Adagrad(StatefulOptimizer):
-    def __init__(self, params, lr, eps=1e-10): super().__init__(params, [sum_sqr_grad, root_ratio, sgd_step], lr=lr, eps=eps)
+    def __init__(self, params, lr, eps=1e-10):
+        super().__init__(params, [sum_sqr_grad, root_ratio, sgd_step], lr=lr, eps=eps)
 
 def of(*steps):
     class Made(StatefulOptimizer):
@@ -92,9 +94,13 @@ def no_root(ps, gs, sum, eps, **_): return torch._foreach_div(gs, [s + eps for s
 def no_eps(ps, gs, sum, eps, **_): return torch._foreach_div(gs, torch._foreach_sqrt(sum))
 @stepper()
 def divides_in_vain(ps, gs, sum, eps, **_): torch._foreach_div(gs, torch._foreach_sqrt(sum))
-MeanForSum, AbsForSquare, EpsInside, NoRoot = (of(mean_sqr_grad, root_ratio, sgd_step), of(sum_abs, root_ratio, sgd_step),
-                                               of(sum_sqr_grad, eps_inside, sgd_step), of(sum_sqr_grad, no_root, sgd_step))
-NoEps, InVain, StaysThere = of(sum_sqr_grad, no_eps, sgd_step), of(sum_sqr_grad, divides_in_vain, sgd_step), of(sum_sqr_grad, root_ratio)
+MeanForSum = of(mean_sqr_grad, root_ratio, sgd_step)
+AbsForSquare = of(sum_abs, root_ratio, sgd_step)
+EpsInside = of(sum_sqr_grad, eps_inside, sgd_step)
+NoRoot = of(sum_sqr_grad, no_root, sgd_step)
+NoEps = of(sum_sqr_grad, no_eps, sgd_step)
+InVain = of(sum_sqr_grad, divides_in_vain, sgd_step)
+StaysThere = of(sum_sqr_grad, root_ratio)
 class FixedLr(Adagrad):
     def __init__(self, params, lr, eps=1e-10):
         super().__init__(params, lr, eps)
@@ -142,21 +148,30 @@ def overwrites(ps, gs, exp_avg, mom, sqr_mom, **_):
     for g, s in zip(gs, sign): g.copy_(s)
     return gs
 UpdatesFirst, Swapped, OneBeta, NoSign, Overwrites, AveragesItself = [
-    lion_of(decay_weights, f, sgd_step) for f in (updates_first, swapped, one_beta, no_sign, overwrites, averages_itself)]
+    lion_of(decay_weights, f, sgd_step)
+    for f in (updates_first, swapped, one_beta, no_sign, overwrites, averages_itself)]
 WithL2, NoDecay = lion_of(l2_decay, lion_sign, sgd_step), lion_of(lion_sign, sgd_step)
 class FixedBetas(Lion):
-    def __init__(self, params, lr, betas=(0.9, 0.99), weight_decay=0.): super().__init__(params, lr, weight_decay=weight_decay)
+    def __init__(self, params, lr, betas=(0.9, 0.99), weight_decay=0.):
+        super().__init__(params, lr, weight_decay=weight_decay)
 
 
 right = {'09.1': honest_momentum, '09.2': centralize, '09.3': Adagrad, '09.4': Lion}
 wrong = {
-    '09.1': {'step 1: the direction [0]: the values differ': (biased, step_from_zero, a_sum), 'step 1: exp_avg [0]: the values differ': divides_its_memory, 'returns nothing': gives_nothing,
-             'the parameters are changed': moves_too, 'keeps None': (unmarked, keeps_nothing), 'wrong arguments': (greedy, other_name)},
-    '09.2': {'a matrix [0]: the values differ': (over_all, over_the_first, no_keepdim, parameters), 'with a bias among them [1]: the values': biases_too,
-             'filters of a convolution [0]: the values': only_matrices, 'changes its argument `gs[0]` in place': in_place, 'returns nothing': nothing_back,
+    '09.1': {'step 1: the direction [0]: the values differ': (biased, step_from_zero, a_sum),
+             'step 1: exp_avg [0]: the values differ': divides_its_memory, 'returns nothing': gives_nothing,
+             'the parameters are changed': moves_too, 'keeps None': (unmarked, keeps_nothing),
+             'wrong arguments': (greedy, other_name)},
+    '09.2': {'a matrix [0]: the values differ': (over_all, over_the_first, no_keepdim, parameters),
+             'with a bias among them [1]: the values': biases_too,
+             'filters of a convolution [0]: the values': only_matrices,
+             'changes its argument `gs[0]` in place': in_place, 'returns nothing': nothing_back,
              'instead of a list': as_one},
-    '09.3': {'after one step: the values': (NoRoot, AbsForSquare, InVain, StaysThere), '50 steps [0]: the values': MeanForSum, 'a large eps: after one step: the values': (EpsInside, NoEps),
+    '09.3': {'after one step: the values': (NoRoot, AbsForSquare, InVain, StaysThere),
+             '50 steps [0]: the values': MeanForSum, 'a large eps: after one step: the values': (EpsInside, NoEps),
              'two groups: after one step: the values': FixedLr, 'derive it from `StatefulOptimizer`': NotAnOptimizer},
-    '09.4': {'one step [0]: the values': NoSign, 'thirty steps [0]: the values': (UpdatesFirst, Swapped, OneBeta, AveragesItself), 'changed in place': Overwrites,
+    '09.4': {'one step [0]: the values': NoSign,
+             'thirty steps [0]: the values': (UpdatesFirst, Swapped, OneBeta, AveragesItself),
+             'changed in place': Overwrites,
              'weight decay [0]: the values': (WithL2, NoDecay), 'other betas [0]: the values': FixedBetas},
 }

@@ -1,4 +1,5 @@
-"Right and wrong answers to the exercises of chapter 09a. `wrong` maps a part of the message to an answer that should get it."
+"""Right and wrong answers to the exercises of chapter 09a. `wrong` maps a part of the message to an answer that should
+get it."""
 import math
 
 import numpy as np
@@ -18,7 +19,8 @@ def mixes(targ, perm, share, n_classes, eps=0.):
     hot = (1 - eps)*F.one_hot(targ, n_classes) + eps/n_classes
     return share[:, None]*hot + (1 - share[:, None])*hot[perm]
 def other_way(targ, perm, share, n_classes, eps=0.): return mixes(targ, perm, 1 - share, n_classes, eps)
-def over_others(targ, perm, share, n_classes, eps=0.): return mixes(targ, perm, share, n_classes, eps*n_classes/(n_classes - 1))
+def over_others(targ, perm, share, n_classes, eps=0.):
+    return mixes(targ, perm, share, n_classes, eps*n_classes/(n_classes - 1))
 def no_column(targ, perm, share, n_classes, eps=0.):
     hot = (1 - eps)*F.one_hot(targ, n_classes) + eps/n_classes
     return share*hot + (1 - share)*hot[perm]
@@ -27,7 +29,8 @@ def unsmoothed(targ, perm, share, n_classes, eps=0.): return mixes(targ, perm, s
 def only_own(targ, perm, share, n_classes, eps=0.):
     return mixes(targ, perm, share, n_classes)*(1 - eps) + eps*F.one_hot(targ, n_classes)
 def in_double(targ, perm, share, n_classes, eps=0.): return mixes(targ, perm, share.double(), n_classes, eps)
-def twice_eps(targ, perm, share, n_classes, eps=0.): return (1 - eps)*mixes(targ, perm, share, n_classes, eps) + eps/n_classes
+def twice_eps(targ, perm, share, n_classes, eps=0.):
+    return (1 - eps)*mixes(targ, perm, share, n_classes, eps) + eps/n_classes
 
 
 def temperature(pred, targ):
@@ -171,15 +174,23 @@ class DoubleShare(MixOrCut):
 
 right = {'09a.1': mix_targets, '09a.2': temperature, '09a.4': Cutout, '09a.5': MixOrCut}
 wrong = {
-    '09a.1': {'mixed: the values': (other_way, inverse_perm), 'smoothed too: the values': (over_others, unsmoothed, only_own, twice_eps), 'raises RuntimeError': no_column,
+    '09a.1': {'mixed: the values': (other_way, inverse_perm),
+              'smoothed too: the values': (over_others, unsmoothed, only_own, twice_eps),
+              'raises RuntimeError': no_column,
               'dtype float64 instead of float32': in_double},
-    '09a.2': {'three times too sure: T = ': (descends, inverse, one), 'not sure enough: T = ': grid, 'instead of a float': as_tensor, 'calibrated logits: T = ': (coarse, of_the_scale),
+    '09a.2': {'three times too sure: T = ': (descends, inverse, one), 'not sure enough: T = ': grid,
+              'instead of a float': as_tensor, 'calibrated logits: T = ': (coarse, of_the_scale),
               'changes its argument `pred`': scales_it},
-    '09a.4': {'validation batches are changed': CutsAlways, 'share a box': OneBox, 'goes on in the middle': KeepsItsGenerator, 'first two batches': SeedAlone,
-              'second epoch has the draws of the first': NoEpoch, 'another seed gives the same': NoSeed, 'a global generator': GlobalDraws,
+    '09a.4': {'validation batches are changed': CutsAlways, 'share a box': OneBox,
+              'goes on in the middle': KeepsItsGenerator, 'first two batches': SeedAlone,
+              'second epoch has the draws of the first': NoEpoch, 'another seed gives the same': NoSeed,
+              'a global generator': GlobalDraws,
               'up to 4 by 6': SideForArea, 'on average, those of `cut_boxes`': Inside, 'should be 0': Noise,
               'training batches stay as they are': NothingHappens, 'what is cut out is not one box': KeepsTheBox},
-    '09a.5': {'with p=1 not all batches are mixed': Swapped, 'goes on in the middle': CoinOfItsOwn, 'a global generator': GlobalCoin, 'of 16 batches': OneChoice,
-              "the larger part is not always the image's own": SmallerHalf, 'a batch is cut, and `share`': AreaAsDrawn, 'nor cut from two': ShareOfThePartner,
-              'the loss: the value': PlainLoss, 'alpha should mix': FixedAlpha, 'should say who is mixed': NoShare, '`share`: dtype float64': DoubleShare},
+    '09a.5': {'with p=1 not all batches are mixed': Swapped, 'goes on in the middle': CoinOfItsOwn,
+              'a global generator': GlobalCoin, 'of 16 batches': OneChoice,
+              "the larger part is not always the image's own": SmallerHalf, 'a batch is cut, and `share`': AreaAsDrawn,
+              'nor cut from two': ShareOfThePartner,
+              'the loss: the value': PlainLoss, 'alpha should mix': FixedAlpha, 'should say who is mixed': NoShare,
+              '`share`: dtype float64': DoubleShare},
 }

@@ -16,7 +16,8 @@ def lost_no_copy(model, opt):
     has = {n: p.grad != 0 for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     old = {n: p for n, p in model.named_parameters() if n in has}
     opt.step()
-    return {n: (old[n].half() == p.half())[has[n]].float().mean().item() for n, p in model.named_parameters() if n in has}
+    return {n: (old[n].half() == p.half())[has[n]].float().mean().item()
+            for n, p in model.named_parameters() if n in has}
 def lost_with_zeros(model, opt):
     has = [n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()]
     old = {n: p.detach().half() for n, p in model.named_parameters()}
@@ -128,13 +129,19 @@ def as_text(x): return f'{to_half(x):016b}'
 
 right = {'09b.1': lost_updates, '09b.2': add_with_rest, '09b.3': round_randomly, '09b.4': to_half}
 wrong = {
-    '09b.1': {"a step of SGD ['0.weight']: the value": (lost_no_copy, lost_with_zeros), "there is a key '0.bias' too many": lost_all_named,
-              "weights between two halves ['0.weight']: the value": lost_by_hand, '`.item()` makes a number': lost_tensors,
+    '09b.1': {"a step of SGD ['0.weight']: the value": (lost_no_copy, lost_with_zeros),
+              "there is a key '0.bias' too many": lost_all_named,
+              "weights between two halves ['0.weight']: the value": lost_by_hand,
+              '`.item()` makes a number': lost_tensors,
               'no longer in float32': lost_halved, 'the step is not made': lost_put_back},
-    '09b.2': {'the rest after one small update: the values': (no_rest, rest_returned), 'up in small steps: after 400 updates w is off': (rest_forgotten, rest_sign, rest_forever)},
-    '09b.3': {'each number should have a draw of its own': (nearest, one_draw), 'further off than chance': (coin, wrong_way), 'dtype float32 instead of bfloat16': in_float32,
+    '09b.2': {'the rest after one small update: the values': (no_rest, rest_returned),
+              'up in small steps: after 400 updates w is off': (rest_forgotten, rest_sign, rest_forever)},
+    '09b.3': {'each number should have a draw of its own': (nearest, one_draw),
+              'further off than chance': (coin, wrong_way), 'dtype float32 instead of bfloat16': in_float32,
               'none of its two neighbors': noise_first},
-    '09b.4': {'the fraction is not right': cut_off, 'ties: in to_half(1.00048828125)': ties_up, 'which is no number of 16 bits': by_torch, 'nearly a tie': by_float32,
-              'subnormal numbers': no_subnormals, 'a negative zero: in to_half(-0.0) the sign': no_sign_of_zero, 'the largest': too_soon, 'to_half(65520.0) raises OverflowError': no_overflow,
+    '09b.4': {'the fraction is not right': cut_off, 'ties: in to_half(1.00048828125)': ties_up,
+              'which is no number of 16 bits': by_torch, 'nearly a tie': by_float32,
+              'subnormal numbers': no_subnormals, 'a negative zero: in to_half(-0.0) the sign': no_sign_of_zero,
+              'the largest': too_soon, 'to_half(65520.0) raises OverflowError': no_overflow,
               'NaN has the highest': nan_is_inf, 'should be an int, and is a str': as_text},
 }

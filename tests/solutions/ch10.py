@@ -31,7 +31,9 @@ def by_dropout(x, p, training): return F.dropout(x, p, training)
 def by_dropout2d(x, p, training): return F.dropout2d(x, p, training)
 def one_for_all(x, p, training): return x*(torch.rand(()) >= p)/(1 - p) if training and p else x
 def not_divided(x, p, training): return x*(torch.rand(len(x), *[1]*(x.ndim - 1)) >= p) if training else x
-def swapped(x, p, training): return x*(torch.rand(len(x), *[1]*(x.ndim - 1)) < p)/(1 - p) if training and 0 < p < 1 else x*(p == 0 or not training)
+def swapped(x, p, training):
+    if not training or not 0 < p < 1: return x*(p == 0 or not training)
+    return x*(torch.rand(len(x), *[1]*(x.ndim - 1)) < p)/(1 - p)
 def always(x, p, training): return drop_path(x, p, True)
 def four_axes(x, p, training): return x*(torch.rand(len(x), 1, 1, 1) >= p)/max(1 - p, 1e-9) if training else x
 def zero_by_zero(x, p, training): return x*(torch.rand(len(x), *[1]*(x.ndim - 1)) >= p)/(1 - p) if training else x
@@ -43,7 +45,8 @@ class SELayer(nn.Module):
     def __init__(self, nf, reduction=16):
         super().__init__()
         n = max(1, nf//reduction)
-        self.factors = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(nf, n), nn.ReLU(), nn.Linear(n, nf), nn.Sigmoid())
+        self.factors = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(nf, n), nn.ReLU(),
+                                     nn.Linear(n, nf), nn.Sigmoid())
     def forward(self, x): return x*self.factors(x)[:, :, None, None]
 
 class SENoRelu(SELayer):
@@ -108,13 +111,21 @@ class PreShared(PreActBlock):
 
 right = {'10.1': n_layers, '10.2': drop_path, '10.3': SELayer, '10.4': PreActBlock}
 wrong = {
-    '10.1': {'a block with a convolution in its shortcut: gives 4': all_of_them, 'whose shortcut is the longer way: gives 0': only_convs, 'layers in a row: gives 1': one_level,
+    '10.1': {'a block with a convolution in its shortcut: gives 4': all_of_them,
+             'whose shortcut is the longer way: gives 0': only_convs, 'layers in a row: gives 1': one_level,
              'layers in a row: gives 2': without_linear, 'is a `return` missing': no_number},
-    '10.2': {'a part is zero and a part is not': (by_dropout, by_dropout2d), 'all items have the same fate': one_for_all, 'the items that are kept: the values': not_divided,
-             'items are left out': swapped, 'outside of training': always, 'two axes: shape': four_axes, 'p = 1: NaN': zero_by_zero, 'changes its argument `x` in place': in_place,
+    '10.2': {'a part is zero and a part is not': (by_dropout, by_dropout2d),
+             'all items have the same fate': one_for_all, 'the items that are kept: the values': not_divided,
+             'items are left out': swapped, 'outside of training': always, 'two axes: shape': four_axes,
+             'p = 1: NaN': zero_by_zero, 'changes its argument `x` in place': in_place,
              'bfloat16: a dtype of its own': float_mask},
-    '10.3': {'a map: the values': (SENoRelu, SEMax), 'not between 0 and 1': SENoSigmoid, 'one factor for all its places': SESum, 'shape (3, 32) instead of': SEFactors,
-             'the input is changed in place': SEInPlace, 'fewer channels than reduction: SELayer(8, 16) has parameters': SENothingLeft, 'from 32 to 8 and back, have others': SESame},
-    '10.4': {'at the start the input passes on, negative numbers too: the values': (PreNoZero, PreRelu), 'here it is convolution, norm, convolution, norm': PreUsual,
-             'the sum, in training: the values': PreNoRelu, 'more or fewer parameters': (PreBias, PreShared), 'the input is changed in place': PreInPlace},
+    '10.3': {'a map: the values': (SENoRelu, SEMax), 'not between 0 and 1': SENoSigmoid,
+             'one factor for all its places': SESum, 'shape (3, 32) instead of': SEFactors,
+             'the input is changed in place': SEInPlace,
+             'fewer channels than reduction: SELayer(8, 16) has parameters': SENothingLeft,
+             'from 32 to 8 and back, have others': SESame},
+    '10.4': {'at the start the input passes on, negative numbers too: the values': (PreNoZero, PreRelu),
+             'here it is convolution, norm, convolution, norm': PreUsual,
+             'the sum, in training: the values': PreNoRelu, 'more or fewer parameters': (PreBias, PreShared),
+             'the input is changed in place': PreInPlace},
 }

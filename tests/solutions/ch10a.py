@@ -9,7 +9,8 @@ from minidl.transfer import bn_splitter, body_splitter, timm_key
 
 
 def what_moves(model, step):
-    def now(): return [{n: t.detach().clone() for n, t in some} for some in (model.named_parameters(), model.named_buffers())]
+    def now():
+        return [{n: t.detach().clone() for n, t in some} for some in (model.named_parameters(), model.named_buffers())]
     before = now()
     step(model)
     return tuple([n for n, t in a.items() if not torch.equal(t, b[n])] for b, a in zip(before, now()))
@@ -17,7 +18,8 @@ def what_moves(model, step):
 def not_cloned(model, step):
     ps, bs = dict(model.named_parameters()), dict(model.named_buffers())
     step(model)
-    return [n for n, p in model.named_parameters() if not torch.equal(p, ps[n])], [n for n, b in model.named_buffers() if not torch.equal(b, bs[n])]
+    moved_params = [n for n, p in model.named_parameters() if not torch.equal(p, ps[n])]
+    return moved_params, [n for n, b in model.named_buffers() if not torch.equal(b, bs[n])]
 def may_move(model, step):
     what_moves(model, step)
     return [n for n, p in model.named_parameters() if p.requires_grad], [n for n, _ in model.named_buffers()]
@@ -30,7 +32,8 @@ def all_numbers(model, step):
     before = copy.deepcopy(model)
     step(model)
     def moved(a, b): return [n for (n, t), (_, u) in zip(a, b) if (t != u).all()]
-    return moved(model.named_parameters(), before.named_parameters()), moved(model.named_buffers(), before.named_buffers())
+    return (moved(model.named_parameters(), before.named_parameters()),
+            moved(model.named_buffers(), before.named_buffers()))
 def on_a_copy(model, step):
     moved = copy.deepcopy(model)
     step(model)
@@ -65,7 +68,8 @@ def in_place(conv):
     conv.weight.data, conv.in_channels = conv.weight.data.sum(1, keepdim=True), 1
     return conv
 def always_bias(conv):
-    new = nn.Conv2d(1, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, padding_mode=conv.padding_mode).to(conv.weight.dtype)
+    new = nn.Conv2d(1, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+                    padding_mode=conv.padding_mode).to(conv.weight.dtype)
     new.weight.data.copy_(conv.weight.sum(1, keepdim=True))
     new.bias.data.copy_(0. if conv.bias is None else conv.bias)
     return new
@@ -96,7 +100,8 @@ def only_batch_norm(model, cuts=()):
 def cuts_ignored(model, cuts=()): return bn_splitter(model)
 def unchecked(model, cuts=()):
     ids, edges = {id(p) for p in bn_splitter(model)[1]}, [0, *cuts, len(model[0])]
-    return [[p for p in model[0][a:b].parameters() if id(p) not in ids] for a, b in zip(edges, edges[1:])] + [bn_splitter(model)[1]]
+    return [[p for p in model[0][a:b].parameters() if id(p) not in ids]
+            for a, b in zip(edges, edges[1:])] + [bn_splitter(model)[1]]
 
 
 def torchvision_key(key):
@@ -116,13 +121,21 @@ def as_regex(key): return re.match(r'layer(\d)', key)
 
 right = {'10a.1': what_moves, '10a.2': gray_conv, '10a.3': piece_splitter, '10a.4': torchvision_key}
 wrong = {
-    '10a.1': {'a step of training [0]: gives a list of 0': (not_cloned, on_a_copy), 'a prediction in evaluation mode': may_move,
-              'instead of a tuple': all_in_one, 'a single number [0]: gives a list of 0': all_numbers, 'a step of training [0]: gives a list of': by_sum},
-    '10a.2': {'a layer for colors: the values': (by_mean, first_channel), 'stride and padding: shape': no_settings, 'they share a parameter': shared_bias,
-              'the new layer takes 3 channels': as_copy, 'no bias: it should have the parameters': always_bias, 'cannot be trained': frozen,
+    '10a.1': {'a step of training [0]: gives a list of 0': (not_cloned, on_a_copy),
+              'a prediction in evaluation mode': may_move,
+              'instead of a tuple': all_in_one, 'a single number [0]: gives a list of 0': all_numbers,
+              'a step of training [0]: gives a list of': by_sum},
+    '10a.2': {'a layer for colors: the values': (by_mean, first_channel), 'stride and padding: shape': no_settings,
+              'they share a parameter': shared_bias,
+              'the new layer takes 3 channels': as_copy, 'no bias: it should have the parameters': always_bias,
+              'cannot be trained': frozen,
               'it should give an nn.Conv2d': a_function, '`conv.weight` in place': in_place},
-    '10a.3': {'0.0.1.weight is in group 0 of 4': norms_in_place, 'is there twice': norms_twice, '5 groups instead of 4': norms_apart, 'is in no group': norms_left_out,
-              '0.1.1.weight is in group 1': only_batch_norm, '2 groups instead of 4': cuts_ignored, 'raises nothing': unchecked},
-    '10a.4': {"the stem has no counterpart: 'conv1.weight' becomes": with_stem, "shortcuts: 'layer2.0.downsample.0.weight'": no_pool, 'the shortcut of stage 1': always_pool,
-              "convolutions: 'layer1.0.conv1.weight' becomes '4.0.convs.1": from_zero, 'blocks from 10 on': one_digit, 'the linear layer': no_linear, 'gives Match, not a name': as_regex},
+    '10a.3': {'0.0.1.weight is in group 0 of 4': norms_in_place, 'is there twice': norms_twice,
+              '5 groups instead of 4': norms_apart, 'is in no group': norms_left_out,
+              '0.1.1.weight is in group 1': only_batch_norm, '2 groups instead of 4': cuts_ignored,
+              'raises nothing': unchecked},
+    '10a.4': {"the stem has no counterpart: 'conv1.weight' becomes": with_stem,
+              "shortcuts: 'layer2.0.downsample.0.weight'": no_pool, 'the shortcut of stage 1': always_pool,
+              "convolutions: 'layer1.0.conv1.weight' becomes '4.0.convs.1": from_zero, 'blocks from 10 on': one_digit,
+              'the linear layer': no_linear, 'gives Match, not a name': as_regex},
 }

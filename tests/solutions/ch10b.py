@@ -23,7 +23,8 @@ def none_not_counted(shares, counts):
     return out
 def stand_in_used(shares, counts):
     out = combine_grads(shares, counts)
-    return [torch.zeros_like(next(g for g in gs if g is not None)) if o is None and any(g is not None for g in gs) else o for o, gs in zip(out, zip(*shares))]
+    return [torch.zeros_like(next(g for g in gs if g is not None)) if o is None and any(g is not None for g in gs)
+            else o for o, gs in zip(out, zip(*shares))]
 def zeros_for_none(shares, counts): return [torch.zeros(3) if g is None else g for g in combine_grads(shares, counts)]
 def unchecked(shares, counts): return combine_grads(shares, counts) if sum(counts) else [None]*len(shares[0])
 def in_place(shares, counts):
@@ -41,23 +42,29 @@ def in_blocks(order, bs, n_ranks, done=0):
     batches = [left[i:i + bs] for i in range(0, len(left), bs)]
     steps = [batches[i:i + n_ranks] for i in range(0, len(batches), n_ranks)]
     return [s + [[]]*(n_ranks - len(s)) for s in steps]
-def small_batches(order, bs, n_ranks, done=0): return [[order[i:i + bs][r::n_ranks] for r in range(n_ranks)] for i in range(done, len(order), bs)]
-def stand_ins(order, bs, n_ranks, done=0): return [[share or step[0][:1] for share in step] for step in deal(order, bs, n_ranks, done)]
+def small_batches(order, bs, n_ranks, done=0):
+    return [[order[i:i + bs][r::n_ranks] for r in range(n_ranks)] for i in range(done, len(order), bs)]
+def stand_ins(order, bs, n_ranks, done=0):
+    return [[share or step[0][:1] for share in step] for step in deal(order, bs, n_ranks, done)]
 def done_steps(order, bs, n_ranks, done=0): return deal(order, bs, n_ranks)[done:]
-def drops_last(order, bs, n_ranks, done=0): return [step for step in deal(order, bs, n_ranks, done) if all(len(share) == bs for share in step)]
-def no_empty(order, bs, n_ranks, done=0): return [[share for share in step if share] for step in deal(order, bs, n_ranks, done)]
+def drops_last(order, bs, n_ranks, done=0):
+    return [step for step in deal(order, bs, n_ranks, done) if all(len(share) == bs for share in step)]
+def no_empty(order, bs, n_ranks, done=0):
+    return [[share for share in step if share] for step in deal(order, bs, n_ranks, done)]
 def eats(order, bs, n_ranks, done=0):
     out = deal(order, bs, n_ranks, done)
     del order[:]
     return out
-def transposed(order, bs, n_ranks, done=0): return [[step[r] for step in deal(order, bs, n_ranks, done)] for r in range(n_ranks)]
+def transposed(order, bs, n_ranks, done=0):
+    return [[step[r] for step in deal(order, bs, n_ranks, done)] for r in range(n_ranks)]
 
 
 class MaxError:
     def __init__(self): self.reset()
     def reset(self): self.top = -1.
     def update(self, pred, targ):
-        if pred.shape != targ.shape: raise ValueError(f'pred has shape {tuple(pred.shape)} and targ {tuple(targ.shape)}; make them equal.')
+        if pred.shape != targ.shape:
+            raise ValueError(f'pred has shape {tuple(pred.shape)} and targ {tuple(targ.shape)}; make them equal.')
         self.top = max(self.top, (pred - targ).abs().max().item())
     def compute(self): return self.top if self.top >= 0 else math.nan
     def merge_state(self, others): self.top = max(self.top, *(o.top for o in others))
@@ -156,15 +163,25 @@ def weights_too(params, n_bytes, all_reduce, size):
 
 right = {'10b.1': combine_grads, '10b.2': deal, '10b.3': MaxError, '10b.4': reduce_in_buckets}
 wrong = {
-    '10b.1': {'uneven shares [0]: the values': plain_mean, 'even shares [0]: the values': not_a_mean, 'a stand-in that gave NaN [0]: NaN at 6 of 6': times_zero,
-              'some processes did not use [0]': none_not_counted, 'used by the stand-in alone [1]': stand_in_used, 'a parameter that nobody used [1]': zeros_for_none,
+    '10b.1': {'uneven shares [0]: the values': plain_mean, 'even shares [0]: the values': not_a_mean,
+              'a stand-in that gave NaN [0]: NaN at 6 of 6': times_zero,
+              'some processes did not use [0]': none_not_counted, 'used by the stand-in alone [1]': stand_in_used,
+              'a parameter that nobody used [1]': zeros_for_none,
               'no items at all: raises nothing': unchecked, 'changes its argument `shares[0][0]` in place': in_place},
-    '10b.2': {'in step 0 process 0 gets [0, 1]': in_blocks, '6 steps instead of 2': small_batches, 'fewer items than processes: in step 0 process 2 gets [7]': stand_ins,
-              'the rest of an epoch: 0 steps': done_steps, 'does not divide: 1 steps instead of 2': drops_last, 'a list of 3 lists': no_empty, 'a second call with the same arguments': eats,
+    '10b.2': {'in step 0 process 0 gets [0, 1]': in_blocks, '6 steps instead of 2': small_batches,
+              'fewer items than processes: in step 0 process 2 gets [7]': stand_ins,
+              'the rest of an epoch: 0 steps': done_steps, 'does not divide: 1 steps instead of 2': drops_last,
+              'a list of 3 lists': no_empty, 'a second call with the same arguments': eats,
               '3 steps instead of 2': transposed},
-    '10b.3': {'one batch: the value': Signed, 'a second batch with smaller errors': LastBatch, 'after reset compute gives 0': FromZero, 'one batch': NanFirst,
-              'shapes that would broadcast: raises nothing': Broadcasts, 'merged with two others: the value': (Adds, Gives), 'merge_state changes the others': Tells,
+    '10b.3': {'one batch: the value': Signed, 'a second batch with smaller errors': LastBatch,
+              'after reset compute gives 0': FromZero, 'one batch': NanFirst,
+              'shapes that would broadcast: raises nothing': Broadcasts,
+              'merged with two others: the value': (Adds, Gives), 'merge_state changes the others': Tells,
               'merged with one that has seen nothing': MergesComputed, 'it has no `merge_state`': NoMerge},
-    '10b.4': {'vectors of 10, 4, 6 numbers are sent, not of 20': one_each, 'several buckets: vectors of': (forwards, bytes_as_floats, one_too_full), 'the gradient of parameter 0: the values': (sums, not_put_back, mixed_up),
-              'half precision: vectors of 10, 10': always_four_bytes, 'the last one larger than a bucket: vectors of 0, 20, 2': never_larger, 'parameter 0 itself has changed': weights_too},
+    '10b.4': {'vectors of 10, 4, 6 numbers are sent, not of 20': one_each,
+              'several buckets: vectors of': (forwards, bytes_as_floats, one_too_full),
+              'the gradient of parameter 0: the values': (sums, not_put_back, mixed_up),
+              'half precision: vectors of 10, 10': always_four_bytes,
+              'the last one larger than a bucket: vectors of 0, 20, 2': never_larger,
+              'parameter 0 itself has changed': weights_too},
 }

@@ -106,7 +106,8 @@ def joined(symbols, pair):
         i += 2 if both else 1
     return out
 
-def bpe(words, n_merges, weigh=lambda n: n, choose=lambda counts: min(counts, key=lambda p: (-counts[p], p)), join=joined):
+def bpe(words, n_merges, weigh=lambda n: n, choose=lambda counts: min(counts, key=lambda p: (-counts[p], p)),
+        join=joined):
     symbols, pairs = {w: list(w) for w in words}, []
     for _ in range(n_merges):
         counts = Counter()
@@ -191,17 +192,23 @@ right = {'11.1': Digits, '11.2': windows, '11.3': bpe, '11.5': RandomColumns}
 wrong = {
     '11.1': {'tokens that are no such numbers': AnyDigit, 'lists of tokens [0]': (SingleToo, NoEnd),
              'lists that it is given are changed': InPlace, 'side by side, there and back': RunsOfDigits,
-             'that a word interrupts': Trusting, 'ends within a number': LosesTheEnd, '`decode` is not written yet': DigitsHalf},
+             'that a word interrupts': Trusting, 'ends within a number': LosesTheEnd,
+             '`decode` is not written yet': DigitsHalf},
     '11.2': {'would stick out: the rows: shape (3, 4) instead of (4, 4)': end_left_out,
-             'what is new: the values differ at 1 of 16': same_overlap, 'end with the text: the rows: shape (4, 4)': one_too_many,
+             'what is new: the values differ at 1 of 16': same_overlap,
+             'end with the text: the rows: shape (4, 4)': one_too_many,
              'shorter than a window [1]': pads_new, 'shorter than a window [0]': pads_after,
              'lose tokens: raises nothing': with_gaps, 'a step of 0: raises nothing': no_errors,
              'a tuple of two tensors': rows_alone, 'dtype int64 instead of bool': as_numbers},
     '11.3': {'words count as often as they come [0]': each_word_once, 'equally frequent [0]': first_met,
-             'the end of a longer symbol: gives a list of 2 instead of 3': within_strings, 'words count as often as they come [1]': never_joins,
-             'pairs that overlap [0]': no_overlap, 'raises ValueError': runs_out, 'a str instead of a tuple': as_strings},
+             'the end of a longer symbol: gives a list of 2 instead of 3': within_strings,
+             'words count as often as they come [1]': never_joins,
+             'pairs that overlap [0]': no_overlap, 'raises ValueError': runs_out,
+             'a str instead of a tuple': as_strings},
     '11.5': {'and no others': Unchanged, 'two loaders with one seed': FromTheGlobal, 'len() is': (NextEpoch, OldLength),
-             'should depend on seed and epoch': NeverAnother, 'does it ask another epoch': OtherEpochsLength, 'have 5 to 10 columns': TooNarrow,
-             'columns on average': LeansLeft, 'all batches have one column': NoColumns, 'should be the whole stream': LosesTheRest,
+             'should depend on seed and epoch': NeverAnother, 'does it ask another epoch': OtherEpochsLength,
+             'have 5 to 10 columns': TooNarrow,
+             'columns on average': LeansLeft, 'all batches have one column': NoColumns,
+             'should be the whole stream': LosesTheRest,
              'go on with the fifth': SkipsAlways, '`__len__` is not written yet': RandomColumnsHalf},
 }

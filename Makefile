@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS_STAMP := .venv/.docs-installed
 PORT ?= 8000
+NBS ?= nbs
 
 .PHONY: help run test lab export bench peers docs docs-serve release-check clean
 
@@ -25,8 +26,9 @@ test: $(STAMP)    ## the notebooks, the tests, and whether minidl/ is what nbs/ 
 	PYTHONWARNINGS="$(STRICT)" $(BIN)/nbdev_test --n_workers 2 --timing --do_print
 	$(BIN)/python -m pytest -q -n 2 tests
 
-lab: $(STAMP)    ## open the chapters in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=nbs
+lab: $(STAMP)    ## open the chapters in JupyterLab (a copy to write in: make lab NBS=mine)
+	@test -e $(NBS) || cp -r nbs $(NBS)
+	$(BIN)/jupyter lab --notebook-dir=$(NBS)
 
 export: $(STAMP)    ## write minidl/ from nbs/ and clean the notebooks
 	$(BIN)/nbdev_export

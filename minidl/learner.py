@@ -115,7 +115,7 @@ def split_params(model, splitter=None):   # splitter: model -> list of groups, e
         raise ValueError('The splitter puts a parameter into two groups. It would be stepped twice.')
     return groups
 
-# %% ../nbs/05_learner.ipynb #cell-24
+# %% ../nbs/05_learner.ipynb #cell-25
 def create_opt(
     model,                  # the model
     opt_func,               # any `torch.optim` class, or a partial of one
@@ -131,7 +131,7 @@ def create_opt(
         if free: groups.append({'params': free, 'group': i, 'weight_decay': 0., 'no_decay': True})
     return opt_func(groups, lr=lr)
 
-# %% ../nbs/05_learner.ipynb #cell-26
+# %% ../nbs/05_learner.ipynb #cell-27
 def _find_hyper(group, name):
     "Key, and position in a tuple, of the hyperparameter `name` in a parameter group."
     if name == 'mom' and 'momentum' not in group: name, i = 'betas', 0
@@ -151,7 +151,7 @@ def get_hyper(
     value = opt.param_groups[group][key]
     return value if i is None else value[i]
 
-# %% ../nbs/05_learner.ipynb #cell-28
+# %% ../nbs/05_learner.ipynb #cell-29
 def set_hyper(opt, name, value):   # value: a number, or one for each of the splitter's groups
     "Set a hyperparameter in every group; weight decay leaves the groups that are free of it alone."
     n_groups = 1 + max(g.get('group', i) for i, g in enumerate(opt.param_groups))
@@ -167,7 +167,7 @@ def set_hyper(opt, name, value):   # value: a number, or one for each of the spl
         if isinstance(g[key], Tensor): g[key].fill_(v)   # optimizers made with capturable=True keep lr in a tensor
         else: g[key] = v
 
-# %% ../nbs/05_learner.ipynb #cell-34
+# %% ../nbs/05_learner.ipynb #cell-33
 def error_rate(pred, targ):   # logits (bs, k), class indices (bs,)
     "Share of the predictions whose largest score is not the target's."
     return 1 - accuracy(pred, targ)
@@ -182,7 +182,7 @@ def top_k(
     metric.__name__ = f'top_{k}'
     return metric
 
-# %% ../nbs/05_learner.ipynb #cell-36
+# %% ../nbs/05_learner.ipynb #cell-35
 class rmse:
     "Root of the mean squared error over all elements: a streaming metric."
     def __init__(self): self.reset()
@@ -205,7 +205,7 @@ class Perplexity:
         self.n += targ.numel()
     def compute(self): return torch.as_tensor(self.total / self.n).exp() if self.n else math.nan
 
-# %% ../nbs/05_learner.ipynb #cell-39
+# %% ../nbs/05_learner.ipynb #cell-38
 class Mean:
     "Mean of batch values weighted by their counts; the values stay on their device until `compute`."
     def __init__(self, func=None, name=None):   # func(pred, targ) -> value of a batch
@@ -237,17 +237,20 @@ def _as_metric(m):
     m = m if isinstance(m, Mean) else Mean(m)
     return m.name, m
 
-# %% ../nbs/05_learner.ipynb #cell-42
+# %% ../nbs/05_learner.ipynb #cell-41
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.environ.get('RANK', '')}-{os.getpid()}.part")   # others may write at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode   # what the system gives a new file; safetensors would keep it from all others
         try: write(part)
         except Exception as e:   # torch and safetensors report a failed write under types of their own
             if isinstance(e, (OSError, TypeError, ValueError)): raise
             raise OSError(f'{path} could not be written ({e}). Is the disk full?') from None
+        part.chmod(mode)
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         os.replace(part, path)
     except BaseException:
@@ -255,7 +258,7 @@ def write_atomic(path, write):   # write: called with the name of the file to fi
         raise
     return path
 
-# %% ../nbs/05_learner.ipynb #cell-44
+# %% ../nbs/05_learner.ipynb #cell-43
 def _own(t):
     "`t` on the CPU, contiguous, with memory of its own."
     t = t.detach().to('cpu').contiguous()
@@ -274,7 +277,7 @@ def _sum(tensors, text):
         total = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), total)
     return str(total)
 
-# %% ../nbs/05_learner.ipynb #03d4319c
+# %% ../nbs/05_learner.ipynb #cell-45
 def write_tensors(path, tensors, info=None):   # tensors: name -> tensor; info: JSON types
     "Write a safetensors file with `info`, the names of shared tensors and a check sum in its header."
     from safetensors.torch import save_file
@@ -304,7 +307,7 @@ def read_tensors(path):
         raise ValueError(f'{path} is no whole safetensors file ({e}).') from None
     return tensors | {a: tensors[n] for a, n in extra.get('aliases', {}).items()}, extra.get('info')
 
-# %% ../nbs/05_learner.ipynb #cell-47
+# %% ../nbs/05_learner.ipynb #cell-48
 REGISTRY = {}   # what can be made again at load: name -> function or class
 _LEARNERS = weakref.WeakSet()   # all that are alive, to see whether a callback is in another one
 
@@ -330,7 +333,7 @@ def _spec(o):
                             "strings and lists.") from None
     return spec
 
-# %% ../nbs/05_learner.ipynb #cell-49
+# %% ../nbs/05_learner.ipynb #cell-50
 def _generators(dl):
     "The generators of a loader's own, from which a shuffling `DataLoader` may draw."
     batches = getattr(dl, 'batch_sampler', None)
@@ -354,7 +357,7 @@ def _set_rng(state, dl=None):
     name, keys, *rest = state['numpy']
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
-# %% ../nbs/05_learner.ipynb #cell-50
+# %% ../nbs/05_learner.ipynb #cell-51
 def _plain(o):
     "`o` with NumPy numbers turned into Python's, which is what `weights_only` accepts."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
@@ -382,7 +385,7 @@ def _read_torch(path):
         raise ValueError(f'{path} is damaged, or holds more than tensors and plain types: to read it would mean to run '
                          'code from it.') from None
 
-# %% ../nbs/05_learner.ipynb #63c49882
+# %% ../nbs/05_learner.ipynb #cell-53
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
 )->dict:
@@ -399,7 +402,7 @@ def read_checkpoint(
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
     return state
 
-# %% ../nbs/05_learner.ipynb #cell-52
+# %% ../nbs/05_learner.ipynb #cell-55
 def _listed(o): return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
 
 class Learner:
@@ -839,7 +842,7 @@ class Learner:
                                 "again. Delete model.spec, and hand the model in at load.")
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
-# %% ../nbs/05_learner.ipynb #cell-54
+# %% ../nbs/05_learner.ipynb #cell-57
 def _owner(method): return type(getattr(method, '__self__', method)).__name__
 
 def _load_weights(model, tensors, path, strict=True):
@@ -866,7 +869,7 @@ def _unpack_opt(tensors, info):
     groups = [{k: tuple(v) if k == 'betas' else v for k, v in g.items()} for g in info['groups']]
     return dict(state=state, param_groups=groups)
 
-# %% ../nbs/05_learner.ipynb #cell-56
+# %% ../nbs/05_learner.ipynb #cell-59
 def load_learner(
     path,         # what `Learner.export` wrote
     model=None,   # your own model, if it is not a registered one
@@ -889,7 +892,7 @@ def load_learner(
     dls = DataLoaders(None, None, make(info['pipe'])) if info['pipe'] else None
     return Learner(model.eval(), dls, device=device)
 
-# %% ../nbs/05_learner.ipynb #cell-58
+# %% ../nbs/05_learner.ipynb #cell-61
 def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it comes
     "A loader of the same items as `dl` in their order, none dropped; a loader may know how, by a method `ordered`."
     if hasattr(dl, 'ordered'): return dl.ordered()
@@ -905,7 +908,7 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     batches = torch.arange(len(dl.dataset)).split(bs) if isinstance(sampler, EpochBatches) else range(len(dl.dataset))
     return DataLoader(dl.dataset, batch_size=None, sampler=batches, collate_fn=dl.collate_fn, **kwargs)
 
-# %% ../nbs/05_learner.ipynb #cell-60
+# %% ../nbs/05_learner.ipynb #cell-63
 def map_tensors(f, b):   # b: nested tuples, lists and dicts
     "`b` with `f` applied to every tensor in it."
     if isinstance(b, Tensor): return f(b)
@@ -926,7 +929,7 @@ def _join(batches):
                          'loader yourself, or make them equal with act.')
     return torch.cat(batches)
 
-# %% ../nbs/05_learner.ipynb #cell-62
+# %% ../nbs/05_learner.ipynb #cell-65
 class Gather(Callback):
     "Keeps predictions, targets and samples' losses on the CPU."
     order = 70
@@ -946,7 +949,7 @@ class Gather(Callback):
         out = _join(self.preds), _join(self.targs)
         return (*out, _join(self.losses)) if self.with_loss else out
 
-# %% ../nbs/05_learner.ipynb #cell-64
+# %% ../nbs/05_learner.ipynb #cell-67
 def _kind(loss_func):
     "'classes', 'values' or None: what sort of targets a loss by this name compares."
     loss_func = getattr(loss_func, 'func', loss_func)   # of a partial
@@ -976,7 +979,7 @@ def check_targets(pred, targ, loss_func):
             raise ValueError(f'A target is {bad[0].item()}, but the model has {k} outputs, so targets go from 0 to '
                              f'{k-1}. Give the model more outputs or mend the labels.')
 
-# %% ../nbs/05_learner.ipynb #cell-66
+# %% ../nbs/05_learner.ipynb #cell-69
 class SanityCheck(Callback):
     """Checks the targets of the first training and the first validation batch of a fit, where they are before they
     go to a GPU."""
@@ -993,7 +996,7 @@ class SanityCheck(Callback):
             targ, self.targ = self.targ, None
             check_targets(learn.pred, targ, learn.loss_func)
 
-# %% ../nbs/05_learner.ipynb #cell-69
+# %% ../nbs/05_learner.ipynb #cell-72
 def default_device()->torch.device:
     "CUDA if available, then MPS, then the CPU."
     if torch.cuda.is_available(): return torch.device('cuda')
@@ -1021,7 +1024,7 @@ class ToDevice(Callback):
     def before_batch(self, learn):
         learn.xb, learn.yb = to_device(learn.xb, self.device), to_device(learn.yb, self.device)
 
-# %% ../nbs/05_learner.ipynb #cell-71
+# %% ../nbs/05_learner.ipynb #cell-74
 class Averages(Callback):
     "Mean loss and metrics of the part (train or validate) under way; `mean` is None where a part was never begun."
     order, mean = 40, None
@@ -1053,7 +1056,7 @@ class Averages(Callback):
         metrics = {prefix + n: m.compute() if seen else math.nan for n, m in self.metrics}
         return {f'{part}_loss': self.mean.compute()} | metrics
 
-# %% ../nbs/05_learner.ipynb #cell-72
+# %% ../nbs/05_learner.ipynb #cell-75
 class Recorder(Averages):
     """History of the last fit: `losses, lrs, moms` a batch, `values` (dicts of floats) an epoch."""
     unique = True
@@ -1163,7 +1166,7 @@ class Recorder(Averages):
         ax.legend()
         return ax
 
-# %% ../nbs/05_learner.ipynb #cell-73
+# %% ../nbs/05_learner.ipynb #cell-76
 def recorder_of(learn):
     "The learner's `Recorder`. Raises `ValueError` if it has none."
     if learn.recorder is None:
@@ -1187,7 +1190,7 @@ def _write_csv(path, rows):
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/05_learner.ipynb #cell-75
+# %% ../nbs/05_learner.ipynb #cell-78
 class Progress(Callback):
     "Bars, a table of epochs, and in a notebook a live plot of the losses."
     order, unique = 80, True
@@ -1262,7 +1265,7 @@ def _text(name, value):
     if name == 'time': return f'{int(value)//60:02d}:{int(value)%60:02d}'
     return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3e}'
 
-# %% ../nbs/05_learner.ipynb #cell-94
+# %% ../nbs/05_learner.ipynb #cell-97
 class GradientClip(Callback):
     """Scale the gradients so that their joint norm is at most `max_norm` (Pascanu et al. 2013, section 3.2); `norm`
     is the last one before clipping."""
@@ -1272,7 +1275,7 @@ class GradientClip(Callback):
         params = [p for g in learn.opt.param_groups for p in g['params']]
         self.norm = nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
 
-# %% ../nbs/05_learner.ipynb #cell-97
+# %% ../nbs/05_learner.ipynb #cell-100
 class GradientAccumulation(Callback):
     "Step once every `n_batches` batches, and at the end of an epoch, with the gradient of one big batch."
     order, unique = 10, True   # before mixed precision unscales and before clipping
@@ -1291,7 +1294,7 @@ class GradientAccumulation(Callback):
         torch._foreach_mul_(grads, self.counts[0] / sum(self.counts))
     def after_step(self, learn): self.counts = []
 
-# %% ../nbs/05_learner.ipynb #cell-100
+# %% ../nbs/05_learner.ipynb #cell-103
 class TerminateOnNaN(Callback):
     "Ends the fit with a warning when a loss is NaN or infinite; looks every `every` batches."
     order = 60
@@ -1312,7 +1315,7 @@ class TerminateOnNaN(Callback):
                           'or look at that batch.'.format(*self.found))
             raise CancelFit
 
-# %% ../nbs/05_learner.ipynb #cell-103
+# %% ../nbs/05_learner.ipynb #cell-106
 class Monitor(Callback):
     "Base of callbacks that watch one of the recorder's values: `better` says whether it improved."
     def __init__(self, monitor='valid_loss', mode=None, min_delta=0.):   # mode: 'min' or 'max'
@@ -1334,7 +1337,7 @@ class Monitor(Callback):
     def state_dict(self): return {'best': self.best}
     def load_state_dict(self, state): self.best = state['best']
 
-# %% ../nbs/05_learner.ipynb #cell-105
+# %% ../nbs/05_learner.ipynb #cell-108
 class EarlyStopping(Monitor):
     "Ends the fit when the value has not improved by more than `min_delta` for `patience` epochs."
     order = 60
@@ -1353,7 +1356,7 @@ class EarlyStopping(Monitor):
         super().load_state_dict(state)
         self.waited = state['waited']
 
-# %% ../nbs/05_learner.ipynb #cell-108
+# %% ../nbs/05_learner.ipynb #cell-111
 class EMA(Callback):
     """Exponential moving average of the weights, used for validation and left in the model at the end (Polyak &
     Juditsky 1992; the average as in Kingma & Ba 2015, section 7.2)."""
@@ -1382,7 +1385,7 @@ class EMA(Callback):
     def load_state_dict(self, state):
         for a, s in zip(self.avgs, state['avgs']): a.copy_(s)
 
-# %% ../nbs/05_learner.ipynb #cell-111
+# %% ../nbs/05_learner.ipynb #cell-114
 class CSVLogger(Callback):
     "Appends each epoch's values to a CSV file as it ends."
     order = 65
@@ -1402,7 +1405,7 @@ class CSVLogger(Callback):
             writer.writerow(row)
         self.header = False
 
-# %% ../nbs/05_learner.ipynb #cell-113
+# %% ../nbs/05_learner.ipynb #cell-116
 class TensorBoardLogger(Callback):
     "Writes losses and rates a batch, and values an epoch, for TensorBoard (`pip install tensorboard`)."
     order = 65
@@ -1424,7 +1427,7 @@ class TensorBoardLogger(Callback):
     def after_fit(self, learn):
         if getattr(self, 'writer', None): self.writer.close()
 
-# %% ../nbs/05_learner.ipynb #cell-114
+# %% ../nbs/05_learner.ipynb #cell-117
 def _git_commit():
     "Commit of the working folder, with a + if there are changes; None outside git."
     def git(*args):
@@ -1475,7 +1478,7 @@ def read_journal(path='journal.jsonl')->list:
                       stacklevel=2)
     return entries
 
-# %% ../nbs/05_learner.ipynb #cell-117
+# %% ../nbs/05_learner.ipynb #cell-120
 class Checkpoint(Monitor):
     """Writes `e<epoch>_b<batch>.ckpt` files to go on from, keeps the newest `keep`, and `best.safetensors` whenever
     the watched value improves."""

@@ -241,7 +241,7 @@ def _splitter(kind, lang):
     if kind == 'regex': return re.compile(r"\w+(?:['’]\w+)*|[^\w\s]|\n+").findall
     try: import spacy
     except ImportError:
-        raise ImportError('The Tokenizer needs spaCy, which is not installed: pip install minidl[text], or go on with '
+        raise ImportError('The Tokenizer needs spaCy, which is not installed: pip install spacy, or go on with '
                           "the plain one that needs nothing: Tokenizer(tok='regex').") from None
     nlp = spacy.blank(lang).tokenizer
     return lambda word: [t.text for t in nlp(word)]

@@ -237,6 +237,7 @@ class TextClassifier(nn.Module):
         early = -(-(lengths - self.max_len).clamp(min=0) // self.bptt) * self.bptt    # tokens without gradients
         state, notes = self.encoder.zero_state(len(ids)), self.head.blank(len(ids), ids)
         with torch.no_grad(): state, notes = self.read(shift_left(ids, pads), early, state, notes)
+        torch.clear_autocast_cache()    # PyTorch 2.4 would go on with 16-bit copies of the weights that have no graph
         _, notes = self.read(shift_left(ids, pads + early), lengths - early, state, notes)
         return self.head(notes, lengths)
 

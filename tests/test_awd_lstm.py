@@ -338,7 +338,7 @@ def two_ranks(out):
 def test_two_processes_do_what_one_does(tmp_path):
     printed = launch(__file__, 2, tmp_path, timeout=150)
     assert 'Warning' not in printed.replace('OMP_NUM_THREADS', ''), printed
-    (a, losses), (b, _) = (torch.load(tmp_path/f'rank{r}.pt') for r in range(2))
+    (a, losses), (b, _) = (torch.load(tmp_path/f'rank{r}.pt', weights_only=True) for r in range(2))
     one = make(model=lm(0.)).fit(2)
     for k, v in one.model.state_dict().items():
         assert torch.equal(a[k], b[k]), k

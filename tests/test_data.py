@@ -1451,7 +1451,7 @@ def test_an_exported_learner_predicts_the_same_in_a_fresh_process(folder, tmp_pa
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said['vocab'], said['c_in'], said['c_out']) == (['a', 'b'], 3, 2) and 'Resize' in said['tfms']
-    torch.testing.assert_close(torch.load(tmp_path/'preds'), learn.get_preds()[0])
+    torch.testing.assert_close(torch.load(tmp_path/'preds', weights_only=True), learn.get_preds()[0])
     assert said['label'] == learn.predict(files[0]).label
 
 def test_what_was_exported_can_be_exported_again(folder, tmp_path):

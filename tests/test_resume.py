@@ -316,6 +316,12 @@ def test_a_full_disk_while_saving_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ['m']
     assert_same_weights(new.load(tmp_path/'m'), old)
 
+@pytest.mark.parametrize('write', ['save', 'export'])
+def test_a_written_file_may_be_read_by_whom_a_new_file_may_be_read(write, tmp_path):
+    (tmp_path/'any').touch()
+    getattr(big(), write)(tmp_path/'m')
+    assert (tmp_path/'m').stat().st_mode == (tmp_path/'any').stat().st_mode
+
 @pytest.mark.parametrize('older', [False, True])
 def test_each_epoch_stands_once_in_the_csv_file_of_a_resumed_run(older, tmp_path):
     logged = lambda *more: make(CSVLogger(tmp_path/'h.csv'), Checkpoint(tmp_path, every=2, keep=9), *more)

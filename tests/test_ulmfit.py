@@ -315,10 +315,11 @@ def test_the_whole_road_learns_what_is_good(encoder_file):
     learn = text_classifier_learner(text_dls(), encoder=encoder_file, drop_mult=0.1, progress=False, device='cpu')
     unfreeze_gradually(learn, [(1, 1e-2), (8, 2e-2)], div=1.)
     assert learn.validate()['accuracy'] == 1.
-    assert learn.predict('a good film').label == 'pos' and learn.predict('truly dull stuff').label == 'neg'
-    tokens, effects, label = token_effects(learn, 'what a bad film', 'neg')
-    assert label == 'neg' and tokens[int(effects.argmax())] == 'bad' and len(effects) == len(tokens)
-    assert torch.allclose(token_effects(learn, 'what a bad film', 'pos')[1], -effects, atol=1e-5)
+    good, bad = 'a good film , truly great fun .', 'a bad film , what a poor story .'
+    assert learn.predict(good).label == 'pos' and learn.predict(bad).label == 'neg'
+    tokens, effects, label = token_effects(learn, bad, 'neg')
+    assert label == 'neg' and tokens[int(effects.argmax())] in ('bad', 'poor') and len(effects) == len(tokens)
+    assert torch.allclose(token_effects(learn, bad, 'pos')[1], -effects, atol=1e-5)
 
 
 def test_predict_takes_any_string_and_nothing_else():

@@ -2,7 +2,9 @@
 import configparser
 import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -103,6 +105,44 @@ def test_a_formula_is_not_torn_from_its_punctuation():
     assert docs.keep_together('$$x$$.') == '$$x$$.'
 
 
+def test_constants_are_shown_as_what_they_are_in_the_end():
+    source = """
+_PARTS = 'batch', 'fit'
+EVENTS = '''before_fit before_epoch before_train
+before_batch'''.split()
+EVENTS += [f'after_cancel_{part}' for part in _PARTS]
+NAMES = dict(zip(_PARTS, range(2)))   # numbers
+WIDE = {f'key {i}': 'x' * 50 for i in range(2)}
+LAYERS = (nn.Linear,   # what may be frozen
+          nn.Conv2d)
+CHUNK = 2**18
+FILES = dict(""" + ', '.join(f'part_{i}=File("a long address of a file")' for i in range(9)) + """)
+BROKEN = [1]
+BROKEN += nn.nothing
+"""
+    d = docs.read_module(source, 'tiny').definitions
+    shown = {name: docs.constant(d[name]) for name in d}
+    names = '`before_fit`, `before_epoch`, `before_train`, `before_batch`, `after_cancel_batch`, `after_cancel_fit`'
+    assert shown['EVENTS'] == f'*A list of:* {names}'
+    fenced = lambda code: f'```python\n{code}\n```'
+    assert shown['NAMES'] == fenced("NAMES = {'batch': 0, 'fit': 1}")
+    assert shown['WIDE'] == fenced(f"WIDE = {{'key 0': '{'x' * 50}',\n        'key 1': '{'x' * 50}'}}")
+    assert shown['LAYERS'] == fenced('LAYERS = (nn.Linear,\n          nn.Conv2d)')   # needs an import: as written
+    assert shown['CHUNK'] == fenced('CHUNK = 2**18')
+    assert shown['FILES'] == '*A dict with:* ' + ', '.join(f'`part_{i}`' for i in range(9))
+    assert d['BROKEN'].value is None                                              # not a stale [1]
+
+
+def test_the_overview_has_tables_of_classes_functions_constants_and_exceptions():
+    source = 'class Stop(Exception): "Ends `a|b`."\nSIZES = 1, 2   # allowed\n' \
+             'def f(): """First_one\n    goes on. Second."""\nclass A: pass\n__all__ = ["Stop", "SIZES", "f", "A"]'
+    row = lambda name, words: f'| {{py:obj}}`{name} <minidl.tiny.{name}>` | {words} |'
+    table = lambda kind, row: f'{{.overview}}\n| {kind} | what it is |\n| --- | --- |\n{row}'
+    assert docs.overview(docs.read_module(source, 'tiny')).split('\n\n') == [
+        table('class', row('A', '')), table('function', row('f', r'First\_one goes on.')),
+        table('constant', row('SIZES', 'Allowed')), table('exception', row('Stop', r'Ends `a\|b`.'))]
+
+
 def code_cell(source, *outputs): return nbformat.v4.new_code_cell(source, outputs=list(outputs))
 
 
@@ -192,6 +232,20 @@ def test_the_reference_page_has_signature_table_errors_and_the_way_to_the_cell(r
     assert 'hidden' not in page and '_quiet' not in page
 
 
+def test_a_class_names_the_methods_that_later_chapters_give_it(repo):
+    source = 'def grow(base): pass\ndef hidden(base): pass\nBase.grow_up = grow\nBase.hidden = hidden\n'
+    (repo/'minidl'/'more.py').write_text(source + '__all__ = ["grow"]')
+    cells = [nbformat.v4.new_markdown_cell('# 02 Two'), code_cell('#| default_exp more')]
+    cells.append(code_cell('#| export\n' + source))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), repo/'nbs'/'02_two.ipynb')
+    out, _ = prepared(repo)
+    page = (out/'api'/'tiny.md').read_text()
+    method = '{py:obj}`grow_up <minidl.more.grow>` ([02](../chapters/02_two.ipynb))'
+    line = f'*Further methods, of later chapters:* {method}\n'
+    assert page.count('Further methods') == 1
+    assert line in page[page.index('{py:class} Base'):page.index('{py:class} Scaler')]
+
+
 def test_the_landing_page_is_made_of_the_readme_and_the_chapters(repo):
     out, _ = prepared(repo)
     page = (out/'index.md').read_text()
@@ -239,6 +293,23 @@ def test_refreshing_leaves_unchanged_files_alone_and_drops_old_ones(tmp_path):
     assert (old/'a').stat().st_mtime_ns == stamp
 
 
+def test_a_build_that_did_not_end_is_done_anew(repo, monkeypatch):
+    work, calls = repo/'work', []
+
+    def sphinx(args):    # the first time it stops in the middle
+        calls.append((work/'html'/'old').exists())
+        (work/'html').mkdir(exist_ok=True)
+        (work/'html'/'old').touch()
+        if len(calls) == 1: raise KeyboardInterrupt
+    monkeypatch.setenv('MINIDL_DOCS_STATIC', '')    # `build` sets it
+    monkeypatch.setitem(sys.modules, 'sphinx.cmd.build', SimpleNamespace(main=sphinx))
+    monkeypatch.setattr(docs, 'copy_mathjax', lambda static: None)
+    with pytest.raises(KeyboardInterrupt): docs.build(repo, repo/'site', work)
+    assert not (repo/'site').exists()
+    for _ in range(2): docs.build(repo, repo/'site', work)
+    assert calls == [False, False, True]    # after an interruption nothing is kept, after success the pages are
+
+
 def test_the_real_chapters_and_modules_can_be_prepared(tmp_path):
     chapters, modules = docs.prepare(ROOT, tmp_path/'src')
     pages = '\n'.join(p.read_text(encoding='utf-8') for p in (tmp_path/'src'/'api').glob('*.md'))
@@ -247,6 +318,9 @@ def test_the_real_chapters_and_modules_can_be_prepared(tmp_path):
         anchors = set(re.findall(r'\((def-[\w-]+)\)=', (tmp_path/'src'/chapter.file).read_text(encoding='utf-8')))
         assert found and found <= anchors, chapter.module
         assert len(found) == len(modules[chapter.module].names), chapter.module   # every name leads to its cell
+    further = next(l for l in pages.splitlines() if l.startswith('*Further methods, of later chapters:*'))
+    assert {'fit_one_cycle', 'lr_find', 'fine_tune'} <= set(re.findall(r'`(\w+) <', further))
+    assert {'before_fit', 'after_cancel_fit'} <= docs.event_names(modules)
 
 
 def test_what_the_website_needs_is_pinned():

@@ -1,5 +1,7 @@
 "Exercises: every check passes a right answer, fails wrong ones with the words they should get, and touches nothing."
+import functools
 import importlib.util
+import inspect
 import linecache
 import random
 import re
@@ -172,7 +174,8 @@ def test_each_kind_of_fault_gets_its_words(ex):
     assert 'dtype float64 instead of float32' in said(n, lambda x: 2*x.double())
     assert 'gives a list of 2 instead of a tensor' in said(n, lambda x: x.tolist())
     assert 'is a `return` missing?' in said(n, lambda x: None)
-    assert 'the values differ at 5 of 6 places, most at [1, 2], by 5' in said(n, lambda x: x)
+    assert 'the values differ at 4 of 6 places, most at [1, 2], by 15' in said(n, lambda x: x*x)
+    assert 'the values differ at 5 of 6 places: all are 0.5 times what is right' in said(n, lambda x: x)
     assert 'NaN at 1 of 6 places at [0, 0]' in said(n, lambda x: 2*x*x/x)
     assert 'infinite at 1 of 6 places at [0, 0]' in said(n, lambda x: torch.where(x == 0, torch.inf, 2*x))
     assert 'changes its argument `x` in place' in said(n, lambda x: x.mul_(2))
@@ -256,6 +259,24 @@ def test_values_of_all_kinds_are_compared():
         with pytest.raises(Wrong) as e: same(got, want, 'x')
         assert part in str(e.value), (got, want, str(e.value))
     with pytest.raises(Wrong, match='no such thing'): expect(False, 'right', 'no such thing')
+
+
+def test_values_off_by_one_factor_are_told_it_and_others_are_not():
+    def fails(got, want, **kwargs):
+        with pytest.raises(Wrong) as e: same(torch.as_tensor(got), torch.as_tensor(want), **kwargs)
+        return str(e.value)
+    torch.manual_seed(0)
+    want = torch.randn(4, 3)
+    for k in 2, 0.9, -1, 1/3: assert fails(k*want, want).endswith(f'places: all are {k:.3g} times what is right')
+    assert 'all are 2 times' in fails(2*want.half(), want.half())
+    assert 'all are 3 times' in fails([0., 3., -3.], [0., 1., -1.])
+    for got, want in [(want*1.001, want), (0*want, want), (want, 0*want), (want.exp(), want), (want + 1, want),
+                      ([6., 6.], [2., 2.]), ([0., 0., 6.], [0., 0., 2.]), ([1., 4., 6.], [0., 2., 3.]), (4., 2.),
+                      ([2, 4], [1, 2]), ([torch.inf, 4.], [torch.inf, 2.]), ([torch.nan, 4.], [torch.nan, 2.])]:
+        assert 'times' not in fails(got, want), (got, want)
+    small = 1e-6*torch.randn(4, 3).double()
+    assert 'all are 2 times' in fails(2*small, small) and 'times' not in fails(small.flip(0), small)
+    assert 'times' not in fails(2*torch.linspace(1, 1.3, 9).flip(0), torch.linspace(1, 1.3, 9), tol=0.1)
 
 
 def test_exceptions_that_are_due_are_asked_for():
@@ -343,13 +364,31 @@ def test_hints_come_one_by_one(ex):
 
 
 def test_a_number_that_is_not_there_gets_the_nearest():
-    for number in '02.9', '2.1', 2.1, 'numeric_grad', '77.1', '', None:
+    for number in '02.9', '2.9', 'numeric_grad', '77.1', '', None:
         if number is not None:
             result = check(number, abs)
             assert not result and result.state == 'unknown'
             assert "There is no exercise" in result.text and "'" in result.text
         assert 'There is no exercise' in hint(number)
-    assert "'02.1' (numeric_grad)" in squeeze(check('2.1'))
+    assert "The nearest are" in squeeze(check('77.1'))
+
+
+def test_a_number_without_a_check_gets_those_of_its_chapter_that_have_one():
+    for number in '02.4', '2.4', 2.4, '02':
+        text = squeeze(check(number, abs))
+        assert 'Those of chapter 02 that do are 02.1, 02.2, 02.3, 02.5; open ones have no check' in text
+        assert squeeze(hint(number)) == text
+
+
+def test_a_number_may_lack_its_leading_zero():
+    for number in '2.1', 2.1, '02.1': assert squeeze(check(number, abs)).startswith('02.1 numeric_grad: ')
+    assert str(check('7a.2', abs)).startswith('07a.2 InstanceNorm: ') and str(check(10.1, abs)).startswith('10.1 ')
+    assert squeeze(hint('2.1')) == squeeze(hint('02.1')) and "(hint('02.1', 2) says more)" in squeeze(hint(2.1))
+    assert exercises('7a') == exercises('07a') and exercises(2) == exercises('02') and exercises(10) == exercises('10')
+
+
+def test_the_help_shows_no_address():
+    for f in check, hint, exercises: assert ' at 0x' not in str(inspect.signature(f))
 
 
 def test_the_list_says_how_answers_stand():
@@ -364,6 +403,26 @@ def test_the_list_says_how_answers_stand():
     assert re.search(r'^02\.1 +numeric_grad +not right yet', space['r'], re.M)
     assert '02.2' in space['r'] and '03.1' not in space['r']
     assert 'has none that check' in exercises('44')
+
+
+def test_what_only_shares_its_name_with_an_exercise_is_no_answer():
+    import statistics
+    space = {'check': check, 'exercises': exercises, 'n_layers': 3, 'temperature': torch.tensor(1.), 'windows': [1],
+             'zoneout': torch.nn.Dropout(), 'Adagrad': torch.optim.Adagrad, 'deal': statistics.mean, 'bpe': torch}
+    exec("r = check()\ns = exercises('10')", space)
+    assert 'No answer is here yet' in space['r']
+    assert re.search(r'^10\.1 +n_layers +still to do', space['s'], re.M)
+    exec('r = check("10.1")', space)
+    assert '`n_layers` is an int, which cannot be called' in str(space['r'])
+
+
+@pytest.mark.parametrize('make', [lambda f: f, functools.partial, functools.lru_cache, torch.no_grad(),
+                                  torch.jit.script_if_tracing, lambda f: type('Called', (), {'__call__': f})()])
+def test_an_answer_may_be_any_kind_of_function(make):
+    def log_sigmoid(z, *_): return z
+    space = {'check': check, 'log_sigmoid': make(log_sigmoid)}
+    exec('r = check()', space)
+    assert re.search(r'^04\.1 +log_sigmoid +not right yet', space['r'], re.M)
 
 
 def test_no_module_imports_the_exercises():

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import posixpath
+import pprint
 import re
 import shutil
 import sys
@@ -55,7 +56,8 @@ class Definition:
     raises: list = field(default_factory=list)
     bases: list = field(default_factory=list)
     members: list = field(default_factory=list)
-    value: str = ''
+    source: str = ''                # of data: its first assignment
+    value: object = None            # of data: what it is at the end, None if that needs an import
     called: bool = True             # False: a class whose arguments are not known
     decorators: list = field(default_factory=list)
 
@@ -144,7 +146,8 @@ def read_raises(node):
 def read_function(node, comments, kind='function'):
     params, returns, note = read_params(node, comments, kind != 'function')
     decorators = [ast.unparse(d) for d in node.decorator_list]
-    if kind == 'method' and any(d.split('.')[-1] in ('property', 'cached_property') for d in decorators): kind = 'property'
+    is_property = any(d.split('.')[-1] in ('property', 'cached_property') for d in decorators)
+    if kind == 'method' and is_property: kind = 'property'
     return Definition(node.name, kind, ast.get_docstring(node) or '', params, returns, note, read_raises(node),
                       decorators=decorators)
 
@@ -185,11 +188,20 @@ class Module:
     exported: list = None           # __all__, if there is one
 
 
+def run_plain(statement, values):
+    "Run an assignment with the names in `values` and built-ins, into `values`; what needs more loses its value."
+    try: exec(compile(ast.Module([statement], []), '<constant>', 'exec'), values)
+    except Exception:
+        for t in ast.walk(statement):
+            if isinstance(t, ast.Name) and isinstance(t.ctx, ast.Store): values.pop(t.id, None)
+
+
 def read_module(source, name):
     "What a module exports, from its text; nothing is imported."
     tree, comments = ast.parse(source), comments_of(source)
-    everything, exported, patches = {}, None, {}
+    everything, exported, patches, values = {}, None, {}, {}
     for n in tree.body:
+        if isinstance(n, (ast.Assign, ast.AnnAssign, ast.AugAssign)): run_plain(n, values)
         if isinstance(n, ast.FunctionDef): everything[n.name] = read_function(n, comments)
         elif isinstance(n, ast.ClassDef): everything[n.name] = read_class(n, comments)
         elif isinstance(n, (ast.Assign, ast.AnnAssign)):
@@ -197,10 +209,12 @@ def read_module(source, name):
             for t in targets:
                 if isinstance(t, ast.Name) and t.id == '__all__': exported = ast.literal_eval(n.value)
                 elif isinstance(t, ast.Name) and n.value is not None:
-                    d = Definition(t.id, 'data', value=ast.unparse(n.value), note=comment_at(n.lineno, comments))
-                    everything[t.id] = d
+                    text = ast.get_source_segment(source, n.value)
+                    everything[t.id] = Definition(t.id, 'data', note=comment_at(n.lineno, comments), source=text)
                 elif isinstance(t, ast.Attribute) and isinstance(n.value, ast.Name):
                     patches[n.value.id] = ast.unparse(t)
+    for k, d in everything.items():
+        if d.kind == 'data': d.value = values.get(k)
     public = [k for k, d in everything.items() if not k.startswith('_') and d.kind != 'data']
     names = [k for k in everything if k in (public if exported is None else exported)]
     return Module(name, ast.get_docstring(tree) or '', names, everything, patches, exported)
@@ -213,7 +227,8 @@ def read_package(folder):
         path = folder/f'{getattr(n, "module", None)}.py'
         if not isinstance(n, ast.ImportFrom) or n.level != 1 or not path.exists(): continue
         inner = read_module(path.read_text(encoding='utf-8'), n.module)
-        module.definitions |= {a.asname or a.name: inner.definitions[a.name] for a in n.names if a.name in inner.definitions}
+        found = inner.definitions
+        module.definitions |= {a.asname or a.name: found[a.name] for a in n.names if a.name in found}
     exported = module.exported or [n for n in module.definitions if not n.startswith('_')]
     module.names = [n for n in exported if n in module.definitions]
     return module
@@ -281,13 +296,13 @@ def outside_fences(text, change):
 
 
 def keep_together(line):
-    "Formulas and the punctuation they touch in a span that is not broken; browsers would begin a line with a full stop."
+    "Formulas and the punctuation they touch in a span that is not broken; else a line may begin with a full stop."
     formula = r"(`+[^`]*`+)|((?<![\\$\w])\(?\$[^$\s](?:[^$]*[^$\s])?\$(?![$\d])[.,;:!?)'-]*)"
     return re.sub(formula, lambda m: m[0] if m[1] or m[2][0] + m[2][-1] == '$$' else f'[{m[2]}]{{.together}}', line)
 
 
 class Linker:
-    """Links the first mention of each exported name in a section to its entry in the reference, and of each chapter to it.
+    """Links the first mention in a section of each exported name to its entry in the reference, of each chapter to it.
 
     `known`: name -> where it is defined (`minidl.learner.Learner`); a role that Sphinx resolves is put in its place.
     `chapters`: number -> link."""
@@ -326,6 +341,7 @@ class Site:
     pages: dict = field(default_factory=dict)          # file of the repository -> page, both without leading slash
     known: dict = field(default_factory=dict)          # name -> its full name in the reference
     anchors: dict = field(default_factory=dict)        # full name -> (chapter, anchor of the cell)
+    methods: dict = field(default_factory=dict)        # class -> [(method, full name, chapter)] from other modules
     chapters: list = field(default_factory=list)
 
     def linker(self, page, but=()):
@@ -378,7 +394,8 @@ def read_chapter(path):
     title = re.search(r'^# +(.+)$', first, re.M)
     summary = re.search(r'^> *(.+(?:\n> *.+)*)', first, re.M)
     module = next((m[1] for c in nb.cells if (m := re.match(r'#\|\s*default_exp\s+(\S+)', c.source))), None)
-    return Chapter(path, title[1] if title else path.stem, re.sub(r'\s*\n> *', ' ', summary[1]) if summary else '', module), nb
+    title, summary = title[1] if title else path.stem, re.sub(r'\s*\n> *', ' ', summary[1]) if summary else ''
+    return Chapter(path, title, summary, module), nb
 
 
 def split_directives(source):
@@ -488,8 +505,7 @@ def prepare_chapter(chapter, nb, site, anchors):
 
 def event_names(modules):
     m = modules.get('learner')
-    words = m.definitions['EVENTS'].value if m and 'EVENTS' in m.definitions else ''
-    return set(re.findall(r'(?:before|after)_\w+', words))
+    return set(m.definitions['EVENTS'].value or ()) if m and 'EVENTS' in m.definitions else set()
 
 
 def signature(d, typed):
@@ -522,6 +538,21 @@ def decorator(text, linker):
     return linker(code(name)) + (f' {code(rest)}' if rest.strip('()') else '')
 
 
+def constant(d):
+    "A constant as markdown: many strings as words that wrap, other containers laid out, the rest as in the module."
+    strings = isinstance(d.value, (list, tuple)) and all(isinstance(v, str) for v in d.value)
+    if strings and len(repr(d.value)) > 60: return f'*A {type(d.value).__name__} of:* ' + ', '.join(map(code, d.value))
+    node = ast.parse(d.source, mode='eval').body
+    if len(d.source) > 300 and isinstance(node, ast.Call) and all(k.arg for k in node.keywords) and not node.args:
+        return f'*A {ast.unparse(node.func)} with:* ' + ', '.join(code(k.arg) for k in node.keywords)
+    text, start = d.source, f'{d.name} = '
+    if d.note: text = re.sub(rf' *# *{re.escape(d.note)}$', '', text, flags=re.M)
+    if isinstance(d.value, (list, tuple, dict, set)):
+        lines = pprint.pformat(d.value, width=88 - len(start), compact=True, sort_dicts=False).splitlines()
+        text = f'\n{" " * len(start)}'.join(lines)
+    return f'```python\n{start}{text}\n```'
+
+
 def entry(d, site, module, events, depth=0, parent=None):
     "One name of the reference, as markdown with directives of Sphinx's Python domain."
     linker = site.linker(f'api/{module.name}.md', (d.name, parent))
@@ -539,8 +570,7 @@ def entry(d, site, module, events, depth=0, parent=None):
     if d.doc: body += [linker(escape_doc(d.doc)), '']
     if d.kind == 'data':
         if d.note: body += [linker(escape(d.note[0].upper() + d.note[1:])), '']
-        value = d.value if len(d.value) <= 300 else d.value[:300].rstrip() + ' …'
-        body += ['```python', f'{d.name} = {value}', '```', '']
+        body += [constant(d), '']
     elif d.note: body += [f'*Arguments:* {linker(escape(d.note))}', '']
     if params: body += [linker(params), '']
     if d.returns and d.returns.doc:
@@ -565,6 +595,10 @@ def entry(d, site, module, events, depth=0, parent=None):
     if heard: body += ['*Events:* ' + ', '.join(f'`{n}`' for n in heard), '']
     rest = [f'`{m.name}{signature(m, False) if m.kind == "method" else ""}`' for m in plain if m not in told]
     if rest: body += ['*Also:* ' + ', '.join(rest), '']
+    if depth == 0 and d.kind == 'class':
+        later = [f'{{py:obj}}`{name} <{full}>` ([{chapter.number}](../{chapter.file}))'
+                 for name, full, chapter in site.methods.get(d.name, ()) if chapter.module != module.name]
+        if later: body += ['*Further methods, of later chapters:* ' + ', '.join(later), '']
     for m in told: body += [entry(m, site, module, events, depth + 1, d.name), '']
     while body and not body[-1]: body.pop()
     return '\n'.join([head, *body, fence])
@@ -573,7 +607,22 @@ def entry(d, site, module, events, depth=0, parent=None):
 def in_all(root):
     "Modules whose names `from minidl.all import *` gives."
     path = root/'minidl'/'all.py'
-    return set(re.findall(r'^from \.(\w+) import \*', path.read_text(encoding='utf-8'), re.M)) if path.exists() else set()
+    text = path.read_text(encoding='utf-8') if path.exists() else ''
+    return set(re.findall(r'^from \.(\w+) import \*', text, re.M))
+
+
+def overview(module):
+    "The names of a module with the first sentence about each: tables of classes, functions, constants, exceptions."
+    groups = {'class': [], 'function': [], 'constant': [], 'exception': []}
+    for d in (module.definitions[n] for n in module.names):
+        raised = any(re.search('(Exception|Error)$', b) for b in d.bases)
+        words = re.split(r'(?<=[.?!])\s+(?=[A-Z`])|\n\s*\n', d.doc or d.note)[0]
+        words = re.sub(r'(?<!\\)\|', r'\|', escape(' '.join(words.split())))
+        words = words[:1].upper() + words[1:] if d.kind == 'data' else words
+        group = groups['exception' if raised else {'data': 'constant'}.get(d.kind, d.kind)]
+        group.append(f'| {{py:obj}}`{d.name} <minidl.{module.name}.{d.name}>` | {words} |')
+    return '\n\n'.join('\n'.join(['{.overview}', f'| {kind} | what it is |', '| --- | --- |', *rows])
+                       for kind, rows in groups.items() if rows)
 
 
 def module_page(module, chapter, site, events, everywhere):
@@ -582,15 +631,15 @@ def module_page(module, chapter, site, events, everywhere):
     facts = [f'Chapter [{chapter.title}](../{chapter.file})'] if chapter else []
     star = f'`from minidl.{"all" if everywhere else module.name} import *` gives these names'
     facts.append(star)
-    lines += ['{.where}', '. '.join(facts) + '.', '']
+    lines += ['{.where}', '. '.join(facts) + '.', '', overview(module), '']
     for name in module.names: lines += [entry(module.definitions[name], site, module, events), '']
     return '\n'.join(lines)
 
 
 def reference_index(chapters, modules, others):
-    lines = ['# Reference', '', 'One page for each module; each module is made by one chapter. Names link to their signature, '
-             'parameters and errors, and from there to the cell that defines them. See also the {ref}`index of all names '
-             '<genindex>`.', '']
+    lines = ['# Reference', '', 'One page for each module; each module is made by one chapter. Names link to their '
+             'signature, parameters and errors, and from there to the cell that defines them. See also the '
+             '{ref}`index of all names <genindex>`.', '']
     for title, module, file in [(c.title, modules[c.module], c.file) for c in chapters if c.module in modules] + \
                                [(f'minidl.{m}', modules[m], None) for m in others]:
         lines += [f'## {title}', '']
@@ -612,7 +661,8 @@ def readme_sections(text):
 
 def chapter_table(chapters):
     lines = ['| chapter | what it is about |', '| --- | --- |']
-    return '\n'.join(lines + [f'| [{escape(c.title)}]({c.file}) | {c.summary.replace("|", chr(92) + "|")} |' for c in chapters])
+    for c in chapters: lines.append(f'| [{escape(c.title)}]({c.file}) | {c.summary.replace("|", chr(92) + "|")} |')
+    return '\n'.join(lines)
 
 
 def settings(root):
@@ -648,6 +698,10 @@ def prepare(root, out):
         if chapter.module not in modules: continue
         found = cell_anchors(chapter, nb, modules[chapter.module].names)
         site.anchors |= {f'minidl.{chapter.module}.{n}': (chapter, a) for n, a in found.items()}
+        for function, patch in modules[chapter.module].patches.items():
+            owner, name = patch.rsplit('.', 1)
+            full = f'minidl.{chapter.module}.{function}'
+            if full in site.anchors: site.methods.setdefault(owner, []).append((name, full, chapter))
 
     everyday = site.known
     for chapter, nb in read:
@@ -686,7 +740,8 @@ def prepare(root, out):
 
 
 def toctrees(chapters, more):
-    def tree(caption, entries): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *entries, '```'])
+    def tree(caption, entries):
+        return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *entries, '```'])
     trees = [tree('Chapters', [c.file.removesuffix('.ipynb') for c in chapters]), tree('Reference', ['api/index'])]
     if more: trees.append(tree('More', more))
     return '\n\n'.join(trees)
@@ -708,7 +763,8 @@ class Page(HTMLParser):
         for key in 'href', 'src':
             if not (target := attrs.get(key)): continue
             self.links.append(target)
-            loaded = key == 'src' or (tag == 'link' and attrs.get('rel') not in ('canonical', 'alternate', 'author', 'license'))
+            only_said = attrs.get('rel') in ('canonical', 'alternate', 'author', 'license')
+            loaded = key == 'src' or (tag == 'link' and not only_said)
             if loaded and urlsplit(target).netloc: self.loads.append(target)
 
     handle_startendtag = handle_starttag
@@ -749,15 +805,19 @@ def copy_mathjax(static):
 
 def build(root, out, work):
     from sphinx.cmd.build import main as sphinx
-    new = work/'new'
+    new, unfinished = work/'new', work/'unfinished'
+    if unfinished.exists():    # Sphinx would leave its pages as they are, without pictures that were not yet copied
+        for folder in 'html', 'doctrees': shutil.rmtree(work/folder, ignore_errors=True)
     chapters, modules = prepare(root, new)
     refresh(new, work/'src')
     copy_mathjax(work/'static')
+    unfinished.touch()
     os.environ['MINIDL_DOCS_STATIC'] = str(work/'static')
     jobs = str(min(2, os.cpu_count() or 1))
     failed = sphinx(['-q', '-W', '--keep-going', '-j', jobs, '-b', 'html', '-c', str(root/'docs'),
                      '-d', str(work/'doctrees'), str(work/'src'), str(work/'html')])
     if failed: sys.exit('The website was built with warnings, see above. It was left as it was.')
+    unfinished.unlink()
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(work/'html', out, ignore=shutil.ignore_patterns('.buildinfo*', '_sources'))
     return chapters, modules
@@ -768,8 +828,9 @@ def refresh(new, old):
     wanted = {p.relative_to(new) for p in new.rglob('*') if p.is_file()}
     for p in [p for p in old.rglob('*') if p.is_file() and p.relative_to(old) not in wanted]: p.unlink()
     for name in wanted:
-        (old/name).parent.mkdir(parents=True, exist_ok=True)
-        if not (old/name).exists() or (old/name).read_bytes() != (new/name).read_bytes(): shutil.copy(new/name, old/name)
+        here, there = new/name, old/name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if not there.exists() or there.read_bytes() != here.read_bytes(): shutil.copy(here, there)
     shutil.rmtree(new)
 
 
@@ -785,7 +846,8 @@ def main():
     wrong, n_pages, n_links = check_links(folder)
     for sentence in wrong: print(sentence, file=sys.stderr)
     if wrong: sys.exit(f'{len(wrong)} dead links')
-    if not args.check: print(f'{len(chapters)} chapters and {len(modules)} modules; open {os.path.relpath(folder)}/index.html')
+    if not args.check:
+        print(f'{len(chapters)} chapters and {len(modules)} modules; open {os.path.relpath(folder)}/index.html')
     print(f'{n_links} links on {n_pages} pages, none dead')
 
 

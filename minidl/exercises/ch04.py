@@ -63,9 +63,9 @@ def SGDMomentum(f):
     def net():
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1))
-    def case(mom, what, steps=20):
+    def case(mom, what, steps=20, given=list):
         ours, theirs = net(), net()
-        opt, sums = f(ours.parameters(), 0.05, mom), [torch.zeros_like(q) for q in theirs.parameters()]
+        opt, sums = f(given(ours.parameters()), 0.05, mom), [torch.zeros_like(q) for q in theirs.parameters()]
         for step in range(1, steps + 1):
             xb, yb = torch.randn(8, 4), torch.randn(8, 1)
             F.mse_loss(ours(xb), yb).backward()
@@ -98,6 +98,10 @@ def SGDMomentum(f):
         x.sum().backward()
         o.step()
     yield same(q.detach(), p.detach(), 'two optimizers side by side')
+    try: yield case(0.9, 'a generator of parameters', 3, iter)
+    except Wrong:
+        raise Wrong('right with a list of parameters, but they may come as a generator, like `model.parameters()`, '
+                    'and that can be gone through once only') from None
 
 
 @exercise('04.4', hints=[

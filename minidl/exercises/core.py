@@ -145,8 +145,16 @@ def _differs(got, want, tol):
     if got.ndim == 0: return 'the value is not right' + (f', off by {size:.2g}' if size is not None else '')
     places = f'the values differ at {bad.sum()} of {got.numel()} places'
     if size is None: return f'{places}, the first{_place(bad)}'
+    if factor := _factor(got, want, bad): return f'{places}: all are {factor:.3g} times what is right'
     worst = (size*bad).nan_to_num(math.inf)
     return f'{places}, most{_place(worst == worst.max())}, by {worst.max():.2g}'
+
+
+def _factor(got, want, bad):
+    "`got` is how many times `want`? None if that differs, or if `want` is one number throughout."
+    k, w = ((got*want).sum()/(want*want).sum()).item(), want[bad]
+    if k == 0 or abs(k - 1) < 0.005 or not math.isfinite(k) or torch.allclose(w, w[0], 1e-3): return None
+    return k if torch.allclose(got/k, want, 1e-3, 1e-5*want.abs().max().item()) else None
 
 
 def _place(mask):
@@ -359,8 +367,8 @@ _LIBRARIES = [sysconfig.get_path(kind) for kind in ('stdlib', 'purelib', 'platli
 _NOT_THE_READERS = tuple(str(Path(folder).resolve()) + os.sep for folder in (
     Path(__file__).parent.parent, Path(torch.__file__).parent, *_LIBRARIES))
 
-def _readers(frame):
-    file = frame.f_code.co_filename
+def _readers(file):
+    "Is a file the reader's own, and not of minidl, torch or another library?"
     return not file.startswith('<frozen') and not str(Path(file).resolve()).startswith(_NOT_THE_READERS)
 
 
@@ -369,7 +377,7 @@ def _raised(e, answer):
     steps, tb = [], e.__traceback__
     while tb:
         steps.append((tb.tb_frame, tb.tb_lineno)); tb = tb.tb_next
-    theirs = [s for s in steps if _readers(s[0])]
+    theirs = [s for s in steps if _readers(s[0].f_code.co_filename)]
     message = f'{type(e).__name__}' + (f': {str(e).splitlines()[0]}' if str(e).strip() else '')
     if not theirs: return 'not right yet', f'the check cannot go on with what {answer.ex.name} gives ({message})'
     frame, line = theirs[-1]
@@ -403,6 +411,21 @@ def _load(chapter=None):
         if m.name.startswith('ch') and chapter in (None, m.name[2:]): importlib.import_module(f'{__package__}.{m.name}')
 
 
+def _is_answer(x):
+    "Is this what a reader wrote? A number that a loop left, a layer and what a library exports only share its name."
+    if inspect.isroutine(x) or isinstance(x, type):
+        module = getattr(x, '__module__', None)
+        file = getattr(sys.modules.get(module), '__file__', None)
+        return module == '__main__' or not file or _readers(file)
+    return callable(x) and not isinstance(x, nn.Module)   # `functools.partial`, a scripted function
+
+
+def _two_digits(number):
+    "'02.1' for '2.1' and 2.1, '07a' for '7a'."
+    number = str(number)
+    return '0' + number if number[:1].isdigit() and not number[1:2].isdigit() else number
+
+
 def _order(number):
     chapter, _, n = number.partition('.')
     return chapter, int(n) if n.isdigit() else 0
@@ -410,16 +433,25 @@ def _order(number):
 
 def _find(number):
     "The exercise, or a sentence that there is none."
-    number = str(number)
-    _load(number.split('.')[0])
+    number = _two_digits(number)
+    chapter = number.split('.')[0]
+    _load(chapter)
     if ex := _exercises.get(number): return ex
+    if ours := sorted((n for n in _exercises if _order(n)[0] == chapter), key=_order):
+        return (f'There is no exercise {number!r} that checks itself. Those of chapter {chapter} that do are '
+                f"{', '.join(ours)}; open ones have no check and no hints.")
     _load()
     near = difflib.get_close_matches(number, _exercises, 3, 0.5) or sorted(_exercises, key=_order)[:3]
     near = ', '.join(f"'{n}' ({_exercises[n].name})" for n in sorted(near, key=_order))
     return f'There is no exercise {number!r} that checks itself. The nearest are {near}.'
 
 
-_MISSING = object()
+class _Missing:
+    "Instead of an answer, where none is handed over."
+    def __repr__(self): return '<what bears its name>'
+
+_MISSING = _Missing()
+
 
 def check(
     number:str=None,     # which exercise, '02.1'; without it, the state of all whose function is there
@@ -445,7 +477,7 @@ def hint(
     count = {0: 'there are no hints', 1: 'there is one hint'}.get(len(ex.hints), f'there are {len(ex.hints)} hints')
     if n > len(ex.hints): return Text(f"{ex}: {count}{', no more' if ex.hints else ''}.")
     if n < 1: return Text(f'{ex}: hints are counted from 1; {count}.')
-    left = f" (hint('{number}', {n + 1}) says more)" if n < len(ex.hints) else ' (the last hint)'
+    left = f" (hint('{ex.number}', {n + 1}) says more)" if n < len(ex.hints) else ' (the last hint)'
     return Text(_fill(f'{ex}: {ex.hints[n - 1]}{left}', then='  '))
 
 
@@ -460,8 +492,8 @@ def exercises(
 def _list(space, chapter=None):
     _load()
     chapters = sorted({_order(n)[0] for n in _exercises})
-    if chapter is None: wanted = {_order(n)[0] for n, ex in _exercises.items() if ex.name in space}
-    else: wanted = {str(chapter)} & set(chapters)
+    there = {n for n, ex in _exercises.items() if _is_answer(space.get(ex.name))}
+    wanted = {_order(n)[0] for n in there} if chapter is None else {_two_digits(chapter)} & set(chapters)
     if not wanted:
         why = 'No answer is here yet.' if chapter is None else f'Chapter {chapter!r} has none that check themselves.'
         return Text(_fill(f"{why} There are exercises in chapters {', '.join(chapters)}; "
@@ -470,6 +502,6 @@ def _list(space, chapter=None):
     for n in sorted(_exercises, key=_order):
         ex = _exercises[n]
         if _order(n)[0] not in wanted: continue
-        state = _run(ex, space[ex.name]).state if ex.name in space else 'still to do'
+        state = _run(ex, space[ex.name]).state if n in there else 'still to do'
         lines.append(f'{n:6} {ex.name:22} {state:14} {ex.about}')
     return Text('\n'.join(lines))

@@ -78,9 +78,19 @@ class OldSum(SGDMomentum):
                 p -= self.lr*v
                 v.mul_(self.mom).add_(p.grad)
 class KeepsGenerator(SGDMomentum):
-    def __init__(self, params, lr, mom): self.params, self.lr, self.mom, self.v = params, lr, mom, []
+    def __init__(self, params, lr, mom):
+        self.params, self.lr, self.mom = params, lr, mom
+        self.v = [torch.zeros_like(p) for p in params]
+class StepsUseItUp(SGDMomentum):
+    def __init__(self, params, lr, mom): self.params, self.lr, self.mom, self.v = params, lr, mom, {}
     def step(self):
-        for p in self.params: pass
+        with torch.no_grad():
+            for p in self.params:
+                if p.grad is None: continue
+                self.v[p] = self.mom*self.v.get(p, 0) + p.grad
+                p -= self.lr*self.v[p]
+class NeverSteps(SGDMomentum):
+    def step(self): pass
 class NeedsGradients(SGDMomentum):
     def step(self):
         with torch.no_grad():
@@ -181,8 +191,9 @@ wrong = {
              'int32 stays int32: dtype int64': always_int64, 'shape (5, 3) instead of (3, 5)': columns,
              'shape (3, 10) instead of (3, 5)': fixed_width},
     '04.3': {'momentum 0.9: a weight after step 2': NoMomentum, 'momentum 0.9: a weight after step 1': Dampened,
-             'momentum 0.9: a step changes nothing': OldSum,
-             'no momentum: gradients are left': (KeepsGenerator, KeepsGradients),
+             'momentum 0.9: a step changes nothing': OldSum, 'no momentum: a step changes nothing': NeverSteps,
+             'no momentum: gradients are left': KeepsGradients,
+             'they may come as a generator': (KeepsGenerator, StepsUseItUp),
              '`step` raises TypeError': NeedsGradients, '`step` raises RuntimeError': Recorded,
              'side by side: the values differ': OneSumForAll,
              '`zero_grad` is not written yet': HalfWritten},

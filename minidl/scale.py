@@ -16,7 +16,6 @@ from itertools import islice
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional   # while there is no group: its functions would hold it as a default argument
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, Sampler, SequentialSampler
@@ -24,6 +23,10 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Rando
 from .learner import (EVENTS, Averages, Callback, CancelBatch, Checkpoint, CSVLogger, Gather,
                             GradientAccumulation, Journal, Mean, Progress, Recorder, TensorBoardLogger, map_tensors)
 from .training import EpochBatches, find_sampler, mix_seed
+
+# While there is no group: these functions take it as a default argument, and would hold it past `_leave_group`. Before
+# PyTorch 2.13 (2.4 was seen) that is just as well, since there the group's end can wait for a thread that waits for it.
+if [int(n) for n in re.findall(r'\d+', torch.__version__)[:2]] >= [2, 13]: import torch.distributed.nn.functional
 
 # %% ../nbs/10b_scale.ipynb #cell-11
 def launch(

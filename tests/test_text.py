@@ -183,7 +183,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_tokens(tmp_path):
 def test_without_spacy_a_sentence_says_what_to_install_and_the_plain_tokenizer_goes_on(monkeypatch):
     minidl.text._splitter.cache_clear()
     monkeypatch.setitem(sys.modules, 'spacy', None)
-    with pytest.raises(ImportError, match=r'pip install minidl\[text\].*regex'): Tokenizer()(['a'])
+    with pytest.raises(ImportError, match=r'pip install spacy.*regex'): Tokenizer()(['a'])
     assert plain()(["It isn't."])[0] == [BOS, 'xxmaj', 'it', "isn't", '.', EOS]
     monkeypatch.undo()
     minidl.text._splitter.cache_clear()

@@ -8,7 +8,7 @@ __all__ = ['launch', 'rank_and_size', 'is_main', 'all_sum', 'all_objects', 'wait
            'join_group', 'sync_weights', 'Distributed', 'Compile']
 
 # %% ../nbs/10b_scale.ipynb #cell-2
-import atexit, os, re, subprocess, sys, types, warnings
+import atexit, ctypes, os, re, subprocess, sys, types, warnings
 from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from datetime import timedelta
@@ -24,9 +24,9 @@ from .learner import (EVENTS, Averages, Callback, CancelBatch, Checkpoint, CSVLo
                             GradientAccumulation, Journal, Mean, Progress, Recorder, TensorBoardLogger, map_tensors)
 from .training import EpochBatches, find_sampler, mix_seed
 
-# While there is no group: these functions take it as a default argument, and would hold it past `_leave_group`. Before
-# PyTorch 2.13 (2.4 was seen) that is just as well, since there the group's end can wait for a thread that waits for it.
-if [int(n) for n in re.findall(r'\d+', torch.__version__)[:2]] >= [2, 13]: import torch.distributed.nn.functional
+# A group ends with its last reference, and its threads with it. These functions take it as a default argument, and would
+# keep it too long; so they are imported while there is none.
+import torch.distributed.nn.functional
 
 # %% ../nbs/10b_scale.ipynb #cell-11
 def launch(
@@ -269,8 +269,12 @@ def join_group(
     return rank_and_size()
 
 def _leave_group():
-    "Let go of the group, so that gloo's threads end before the interpreter does: one that ends later can abort it."
-    if dist.is_initialized() and not _failed: dist.destroy_process_group()
+    "Let go of the group while the interpreter is whole: a thread of gloo that needs it later would abort the process."
+    if _failed or not dist.is_initialized(): return
+    if [int(n) for n in re.findall(r'\d+', torch.__version__)[:2]] < [2, 13]:
+        # There (2.4 was seen) the end can wait for a thread that waits for it in turn. One reference more: no end.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+    dist.destroy_process_group()
 
 _failed = []   # errors of this process: after one it does not wait for the others
 

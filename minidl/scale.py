@@ -24,8 +24,8 @@ from .learner import (EVENTS, Averages, Callback, CancelBatch, Checkpoint, CSVLo
                             GradientAccumulation, Journal, Mean, Progress, Recorder, TensorBoardLogger, map_tensors)
 from .training import EpochBatches, find_sampler, mix_seed
 
-# A group ends with its last reference, and its threads with it. These functions take it as a default argument, and would
-# keep it too long; so they are imported while there is none.
+# A group ends with its last reference, and its threads with it. These functions take it as a default argument and
+# would keep it too long; so they are imported while there is none.
 import torch.distributed.nn.functional
 
 # %% ../nbs/10b_scale.ipynb #cell-11
@@ -269,7 +269,7 @@ def join_group(
     return rank_and_size()
 
 def _leave_group():
-    "Let go of the group while the interpreter is whole: a thread of gloo that needs it later would abort the process."
+    "Let go of the group while the interpreter is whole: a thread of gloo that needs it later would abort."
     if _failed or not dist.is_initialized(): return
     if [int(n) for n in re.findall(r'\d+', torch.__version__)[:2]] < [2, 13]:
         # There (2.4 was seen) the end can wait for a thread that waits for it in turn. One reference more: no end.

@@ -200,6 +200,7 @@ def _packed(tok, rules):
     try: return pickle.dumps((tok, rules))
     except (pickle.PicklingError, AttributeError, TypeError) as e: raise _not_sent(e) from None
 
+# %% ../nbs/11_text.ipynb #cell-47
 def _start_worker(packed):
     "Take the tokenizer, leave Ctrl-C to the parent, and end when the parent has ended."
     global _own
@@ -221,7 +222,7 @@ def _work(items):
     if isinstance(_own, Exception): raise _own
     return _tokenize(_own, items)
 
-# %% ../nbs/11_text.ipynb #cell-47
+# %% ../nbs/11_text.ipynb #cell-49
 def _with_bar(results, n):
     "`results`, with a progress bar once they have taken five seconds."
     from fastprogress import progress_bar
@@ -234,7 +235,7 @@ def _with_bar(results, n):
             bar.update(0)
         if bar: bar.update(i)
 
-# %% ../nbs/11_text.ipynb #cell-48
+# %% ../nbs/11_text.ipynb #cell-50
 @functools.cache
 def _splitter(kind, lang):
     "The function that cuts a word, and what clings to it, into tokens."
@@ -246,7 +247,7 @@ def _splitter(kind, lang):
     nlp = spacy.blank(lang).tokenizer
     return lambda word: [t.text for t in nlp(word)]
 
-# %% ../nbs/11_text.ipynb #cell-50
+# %% ../nbs/11_text.ipynb #cell-52
 _FORMAT = 1     # to be raised when the same settings give other tokens
 
 def _source(rule):
@@ -264,7 +265,7 @@ def _cache_file(tok, items):
         digest.update(b'%d %d ' % (isinstance(item, str), len(data)) + data)
     return cache_folder()/'tokens'/f'{digest.hexdigest()[:32]}.safetensors'
 
-# %% ../nbs/11_text.ipynb #cell-51
+# %% ../nbs/11_text.ipynb #cell-53
 def _check_sum(flat, offsets): return hashlib.blake2b(flat.tobytes() + offsets.tobytes()).hexdigest()
 
 def _load(file):
@@ -280,7 +281,7 @@ def _load(file):
     except (OSError, ValueError, KeyError, TypeError): pass
     warnings.warn(f'{file} is damaged; the texts are tokenized again.')
 
-# %% ../nbs/11_text.ipynb #cell-52
+# %% ../nbs/11_text.ipynb #cell-54
 def _make_room(folder, keep=4*2**30):
     "Delete what was not used for longest until the rest takes no more than `keep` bytes; the newest file stays."
     files = []
@@ -303,7 +304,7 @@ def _store(file, tokens):
     except OSError as e: warnings.warn(f'The tokens could not be kept in {file.parent} ({e}); the next run will '
                                        'tokenize again. MINIDL_CACHE names another folder.')
 
-# %% ../nbs/11_text.ipynb #cell-55
+# %% ../nbs/11_text.ipynb #cell-57
 def _undo_marks(tokens):
     "Tokens with what the marks among them say done."
     tokens = iter(tokens)
@@ -319,7 +320,7 @@ def _undo_marks(tokens):
 
 _GLUED = re.compile(r" (?=[.,;:!?…)\]}%]|n't\b|'(?:s|re|ve|ll|d|m)\b)|(?<=[(\[{$]) | ?(?=\n)|(?<=\n) ")
 
-# %% ../nbs/11_text.ipynb #cell-56
+# %% ../nbs/11_text.ipynb #cell-58
 PRE_RULES = 'fixup_text', 'sub_br', 'replace_rep', 'replace_wrep', 'spec_add_spaces', 'rm_useless_spaces'
 POST_RULES = 'replace_all_caps', 'deal_caps'
 
@@ -339,7 +340,7 @@ def _checked(texts):
                             'file. Drop such rows, or make them empty strings.')
     return texts
 
-# %% ../nbs/11_text.ipynb #cell-57
+# %% ../nbs/11_text.ipynb #cell-59
 @register_tfm
 @dataclass
 class Tokenizer:
@@ -437,7 +438,7 @@ class Tokenizer:
         "Readable text."
         return _GLUED.sub('', ' '.join(_undo_marks(tokens)))
 
-# %% ../nbs/11_text.ipynb #cell-69
+# %% ../nbs/11_text.ipynb #cell-71
 @register_tfm
 @dataclass
 class Numericalizer:
@@ -488,7 +489,7 @@ class Numericalizer:
                              f'{len(self.vocab or ())} tokens, from 0 on. Does it belong to these texts?')
         return [self.vocab[i] for i in ids]
 
-# %% ../nbs/11_text.ipynb #cell-78
+# %% ../nbs/11_text.ipynb #cell-80
 class LMLoader(EpochBatches):
     """The texts as one stream in `bs` rows: batches (xb, yb) of `bptt` columns, int64, yb one token on. Each row
     carries on where it stopped in the batch before; each token but the first is a target once. The last batches may
@@ -537,7 +538,7 @@ class LMLoader(EpochBatches):
         "The rows of one process of several."
         return LMLoader(self.ids, self.bs, self.bptt, self.shuffle, self.seed, rank, n_ranks)
 
-# %% ../nbs/11_text.ipynb #cell-85
+# %% ../nbs/11_text.ipynb #cell-87
 def pad_collate(
     samples:list,           # (ids,) or (ids, target) of each text; ids are int64 tensors (len,)
     pad_idx:int=PAD_ID,     # the number that fills up
@@ -554,7 +555,7 @@ def pad_collate(
         row[start:start + len(t)] = torch.as_tensor(t)
     return (ids, lengths), *map(default_collate, targets)
 
-# %% ../nbs/11_text.ipynb #cell-90
+# %% ../nbs/11_text.ipynb #cell-92
 class LengthBatches(EpochPairs):
     "`EpochPairs` of items of about equal length."
     def __init__(self,
@@ -580,7 +581,7 @@ class LengthBatches(EpochPairs):
         turn = torch.cat([longest[None], turn[turn != longest]])
         return torch.cat([batches[turn].flatten(), mixed[n_full:]])
 
-# %% ../nbs/11_text.ipynb #cell-93
+# %% ../nbs/11_text.ipynb #cell-95
 class TextList(ItemList):
     "Texts as files, as strings, or as the numbers of their tokens."
     extensions, settings = ('.txt',), ('pad_first',)
@@ -620,7 +621,7 @@ class TextList(ItemList):
     def show_items(self, xs, titles, width=100, **kwargs):
         for x, title in zip(xs, titles): print(f'{title or ""}\t{textwrap.shorten(x, width)}')
 
-# %% ../nbs/11_text.ipynb #cell-96
+# %% ../nbs/11_text.ipynb #cell-98
 def text_vocab(
     dls,        # `DataLoaders` of texts, of a language model or a classifier
 )->list:        # tokens, in the order of their numbers
@@ -629,7 +630,7 @@ def text_vocab(
         if isinstance(p, Numericalizer): return p.vocab
     raise ValueError('These loaders have no vocabulary of texts; label with proc_x=[Tokenizer(), Numericalizer()].')
 
-# %% ../nbs/11_text.ipynb #cell-101
+# %% ../nbs/11_text.ipynb #cell-103
 class LMPipe(Pipe):
     "The `Pipe` of a language model, where inputs and targets are rows of text."
     vocab = property(lambda self: text_vocab(DataLoaders(None, pipe=self)), doc='The tokens.')
@@ -658,7 +659,7 @@ def make_lm_pipe(**spec):
     pipe = make_pipe(**spec)
     return LMPipe(pipe.items, proc_x=pipe.proc_x)
 
-# %% ../nbs/11_text.ipynb #cell-102
+# %% ../nbs/11_text.ipynb #cell-104
 class LMLists(LabeledLists):
     "Training and validation texts, ready to become streams."
     def to_dls(self,

@@ -30,7 +30,7 @@ class Source:
 _S3 = 'https://s3.amazonaws.com/fast-ai-'
 _mnist_files = [f'{part}-{kind}-ubyte.gz' for part in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')]
 
-SOURCES = dict(
+SOURCES = dict(   # name -> where the public data set is, with size and MD5 digest of each file
     mnist=Source('https://ossci-datasets.s3.amazonaws.com/mnist/', dict(zip(_mnist_files, [
         (9912422, 'f68b3c2dcbeaaa9fbdd348bbdeb94873'), (28881, 'd53e105ee54ea40749a09fcbcd1e9432'),
         (1648877, '9fb629c4189551a2d022fa330f9573f3'), (4542, 'ec29112dd5afa0611ce80d1b7f02629c')])),
@@ -122,7 +122,7 @@ def download(
         try: _fetch(url, part, timeout, bar)
         except HTTPError as e:
             if e.code == 416: part.unlink(missing_ok=True)   # what we have is no beginning of that file
-            elif e.code < 500:
+            elif e.code < 500 and e.code not in (408, 429):   # too slow, too many at once: it may do so later
                 raise FileNotFoundError(f'{url}: the server answers {e.code} {e.reason}. {advice}') from None
             failure = e
         except (OSError, http.client.HTTPException) as e:
@@ -391,8 +391,8 @@ def show_images(
     return axs
 
 # %% ../nbs/00_datasets.ipynb #cell-57
-FASHION_NAMES = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
-                 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
+FASHION_NAMES = [   # what Fashion-MNIST's labels 0 to 9 stand for
+    'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
 
 # %% ../nbs/00_datasets.ipynb #cell-67
 def set_seed(

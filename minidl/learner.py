@@ -43,8 +43,10 @@ def _outermost(*cancels):   # each a raised cancel or None
     level = lambda e: next(i for i, kind in enumerate(_CANCELS) if isinstance(e, kind))
     return max((e for e in cancels if e), key=level, default=None)
 
-EVENTS = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward after_backward
-before_step after_step after_batch after_train before_validate after_validate after_epoch after_fit'''.split()
+EVENTS = [   # what callbacks may have methods for, in the order in which a fit announces them
+    'before_fit', 'before_epoch', 'before_train', 'before_batch', 'after_pred', 'after_loss', 'before_backward',
+    'after_backward', 'before_step', 'after_step', 'after_batch', 'after_train', 'before_validate', 'after_validate',
+    'after_epoch', 'after_fit']
 _PARTS = 'batch backward step train validate epoch fit'.split()
 EVENTS += [f'after_cancel_{part}' for part in _PARTS]
 _ENDS = {f'{when}_{part}' for when in ('after', 'after_cancel') for part in _PARTS}
@@ -58,8 +60,13 @@ class Callback:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        for name in vars(cls):
-            if re.match('(before|after|begin|on)_', name) and name not in EVENTS:
+        for name, f in vars(cls).items():
+            if name in EVENTS and inspect.isfunction(f):
+                try: inspect.signature(f).bind(cls, 'the learner')
+                except TypeError:
+                    raise TypeError(f'{cls.__name__}.{name} is called with the learner, so it has to take it: '
+                                    f'def {name}(self, learn).') from None
+            elif re.match('(before|after|begin|on)_', name) and name not in EVENTS:
                 near = difflib.get_close_matches(re.sub('^(begin|on)_', 'before_', name), EVENTS, n=1, cutoff=0.5)
                 hint = f' Did you mean {near[0]}?' if near else ''
                 raise TypeError(f'{cls.__name__}.{name} is no event, so it would never be called.{hint} Name helpers '
@@ -389,8 +396,8 @@ def _read_torch(path):
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
 )->dict:
-    """A checkpoint as written by `Checkpoint`. Raises `FileNotFoundError` if there is none, `ValueError` if it is
-    damaged or not one."""
+    """A checkpoint as written by `Checkpoint`, and its `path`. Raises `FileNotFoundError` if there is none,
+    `ValueError` if it is damaged or not one."""
     path = Path(path)
     if path.is_dir():
         found = _checkpoints(path)
@@ -400,7 +407,7 @@ def read_checkpoint(
     except FileNotFoundError: raise FileNotFoundError(f'There is no checkpoint {path}. Start without resume.') from None
     if not isinstance(state, dict) or state.get('format') != 1:
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
-    return state
+    return state | {'path': path}
 
 # %% ../nbs/05_learner.ipynb #cell-55
 def _listed(o): return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
@@ -444,6 +451,10 @@ class Learner:
         for cb in defaults if default_cbs else []:
             if not any(isinstance(c, type(cb)) for c in cbs): self.add_cb(cb)
         for cb in cbs: self.add_cb(cb)
+
+    def __repr__(self):
+        loss, opt = (f and getattr(f, '__name__', type(f).__name__) for f in (self.loss_func, self.opt_func))
+        return f'Learner({type(self.model).__name__}, {self.dls}, {loss}, {opt})'
 
     def __setstate__(self, state):   # a copied learner comes to life here
         self.__dict__.update(state)
@@ -718,16 +729,16 @@ class Learner:
 
     def _restore(self, state):
         "Take over a checkpoint; everything that may not fit is looked at before anything is changed."
-        cbs, shapes = dict(self._named_cbs()), lambda d: {k: getattr(v, 'shape', None) for k, v in d.items()}
-        if shapes(state['model']) != shapes(self.model.state_dict()):
-            raise ValueError('The checkpoint is of another model: names or shapes of its weights differ from this '
-                             'one\'s.')
+        cbs, path = dict(self._named_cbs()), state['path']
+        if (there := _shapes(state['model'])) != (here := _shapes(self.model.state_dict())):
+            k = next(k for k in there | here if there.get(k) != here.get(k))
+            raise ValueError(f"{path} is of another model: {k} is {there.get(k, 'missing')} there and "
+                             f"{here.get(k, 'missing')} here.")
         if state['opt_class'] != (name := type(self.opt).__name__):
-            raise ValueError(f"The checkpoint was written with {state['opt_class']}, this learner has {name}. Use the "
-                             "same.")
+            raise ValueError(f"{path} was written with {state['opt_class']}, this learner has {name}. Use the same.")
         if lost := [k for k, s in state['cbs'].items() if s and k not in cbs]:
-            raise ValueError(f"The checkpoint holds the state of {', '.join(lost)}; this learner has no such "
-                             "callback. Give fit the same callbacks.")
+            raise ValueError(f"{path} holds the state of {', '.join(lost)}; this learner has no such callback. Give "
+                             "fit the same callbacks.")
         self.model.load_state_dict(state['model'])
         self.opt.load_state_dict(state['opt'])
         for k, c in cbs.items():
@@ -781,7 +792,12 @@ class Learner:
         without batch dimension."""
         pipe = getattr(self.dls, 'pipe', None)
         if hasattr(pipe, 'decode_pred'): return pipe.decode_pred(self.get_preds(self.dls.test_dl([item]))[0][0])
-        return self.get_preds([(map_tensors(lambda t: t[None], item),)])[0][0]
+        xb = map_tensors(lambda t: t[None], item)
+        try: return self.get_preds([(xb,)])[0][0]
+        except Exception as e:
+            shape = getattr(first_tensor(xb), 'shape', None)
+            e.add_note(f'in predict, which gave the model a batch of one{f", shape {tuple(shape)}" if shape else ""}')
+            raise
 
     def show_results(self, **kwargs):
         "Validation items with targets and predictions, through the loaders' `pipe`."
@@ -813,37 +829,43 @@ class Learner:
         tensors, info = dict(self.model.state_dict()), None
         if with_opt:
             if self.opt is None: raise ValueError('There is no optimizer before the first fit. Save without with_opt.')
-            tensors, info = _pack_opt(tensors, self.opt.state_dict())
+            tensors, info = _pack_opt(tensors, self.opt)
         return write_tensors(path, tensors, info)
 
     def load(self, path, with_opt=False, strict=True):
         "Read what `save` wrote."
         tensors, info = read_tensors(path)
-        if with_opt and info is None: raise ValueError(f'{path} holds no optimizer. It was saved without with_opt.')
+        if with_opt:
+            if info is None: raise ValueError(f'{path} holds no optimizer. It was saved without with_opt.')
+            self._ready_opt(None, None, self.opt is None)
+            if info['opt_class'] != (name := type(self.opt).__name__):
+                raise ValueError(f"{path} was saved with {info['opt_class']}, this learner has {name}. Use the same.")
         weights = {k: v for k, v in tensors.items() if not k.startswith('opt/')}
         _load_weights(self.model, weights, path, strict)
         if with_opt:
-            self._ready_opt(None, None, self.opt is None)
-            self.opt.load_state_dict(_unpack_opt(tensors, info))
+            try: self.opt.load_state_dict(_unpack_opt(tensors, info))
+            except ValueError as e:
+                raise ValueError(f"{path} does not fit this learner's {name}: {e}.") from None
         return self
 
     def export(self, path):
         """Write what inference needs: weights, and by name and arguments how to make the model and the pipe, if
-        registered."""
+        registered. A model of your own, not registered, is handed in at load: `load_learner(path, model=...)`."""
         pipe = getattr(self.dls, 'pipe', None)
         if pipe is not None and _spec(pipe) is None:
             raise TypeError(f'{type(pipe).__name__} is not registered, so it could not be made again at load. Export '
                             'without a pipe, or register it.')
         if (spec := _spec(self.model)) is not None:   # would it fit? the meta device makes a model without memory
             with torch.device('meta'): again = REGISTRY[spec['name']](*spec['args'], **spec['kwargs'])
-            shapes = lambda m: {k: tuple(v.shape) for k, v in m.state_dict().items()}
-            if shapes(again) != shapes(self.model):
+            if _shapes(again.state_dict()) != _shapes(self.model.state_dict()):
                 raise TypeError(f"The model was changed after {spec['name']} made it, so that could not make it "
                                 "again. Delete model.spec, and hand the model in at load.")
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
 # %% ../nbs/05_learner.ipynb #cell-57
 def _owner(method): return type(getattr(method, '__self__', method)).__name__
+
+def _shapes(state): return {k: tuple(v.shape) if isinstance(v, Tensor) else None for k, v in state.items()}
 
 def _load_weights(model, tensors, path, strict=True):
     "Fill a model. PyTorch's error says which weights do not fit; this one says in which file, too."
@@ -852,13 +874,13 @@ def _load_weights(model, tensors, path, strict=True):
 
 def _pack_opt(tensors, opt):
     "The model's and the optimizer's tensors in one dict, the rest as JSON types."
-    rest = {}
-    for i, state in opt['state'].items():
+    all_state, rest = opt.state_dict(), {}
+    for i, state in all_state['state'].items():
         for k, v in state.items():
             if isinstance(v, Tensor): tensors[f'opt/{i}/{k}'] = v
             else: rest[f'{i}/{k}'] = v
-    groups = [{k: v.item() if isinstance(v, Tensor) else v for k, v in g.items()} for g in opt['param_groups']]
-    return tensors, dict(groups=groups, rest=rest)
+    groups = [{k: v.item() if isinstance(v, Tensor) else v for k, v in g.items()} for g in all_state['param_groups']]
+    return tensors, dict(opt_class=type(opt).__name__, groups=groups, rest=rest)
 
 def _unpack_opt(tensors, info):
     state = {}

@@ -65,7 +65,7 @@ def fixup_text(t:str)->str:
     return t
 
 # %% ../nbs/11_text.ipynb #cell-25
-UNK, PAD, BOS, EOS, TK_REP, TK_WREP, TK_UP, TK_MAJ = SPECIAL_TOKENS = [
+UNK, PAD, BOS, EOS, TK_REP, TK_WREP, TK_UP, TK_MAJ = SPECIAL_TOKENS = [   # the first words of every vocabulary
     'xxunk', 'xxpad', 'xxbos', 'xxeos', 'xxrep', 'xxwrep', 'xxup', 'xxmaj']
 UNK_ID, PAD_ID = 0, 1    # their numbers in every vocabulary
 
@@ -321,8 +321,9 @@ def _undo_marks(tokens):
 _GLUED = re.compile(r" (?=[.,;:!?…)\]}%]|n't\b|'(?:s|re|ve|ll|d|m)\b)|(?<=[(\[{$]) | ?(?=\n)|(?<=\n) ")
 
 # %% ../nbs/11_text.ipynb #cell-58
-PRE_RULES = 'fixup_text', 'sub_br', 'replace_rep', 'replace_wrep', 'spec_add_spaces', 'rm_useless_spaces'
-POST_RULES = 'replace_all_caps', 'deal_caps'
+PRE_RULES = (    # the rules for a text, before it is cut into tokens
+    'fixup_text', 'sub_br', 'replace_rep', 'replace_wrep', 'spec_add_spaces', 'rm_useless_spaces')
+POST_RULES = 'replace_all_caps', 'deal_caps'    # the rules for a list of tokens
 
 def _names(rules):
     "Names of registered rules, which may be given as functions."

@@ -95,6 +95,12 @@ class DataLoaders:
                             'for data sets there is get_dls(train_ds, valid_ds, bs).')
         self.train, self.valid, self.pipe = train, valid, pipe
 
+    def __repr__(self):
+        def size(dl):
+            try: return 'none' if dl is None else f'{len(dl)} batches'
+            except TypeError: return 'a stream'
+        return f'DataLoaders(train: {size(self.train)}, valid: {size(self.valid)})'
+
     def set_epoch(self, epoch:int, skip:int=0)->bool:
         "Make the next pass over `train` that of `epoch`, without its first `skip` batches. Whether the loader could."
         if (sampler := find_sampler(self.train)) is None: return False
@@ -170,8 +176,12 @@ def get_dls(
     pipe=None,                   # see `DataLoaders`
     **kwargs,                    # passed to `get_dl`: collate_fn, pin_memory, what `torch.utils.data.DataLoader` takes
 )->DataLoaders:
-    "Loaders for two data sets. Raises `ValueError` for an empty one, for bs < 1, and if `drop_last` leaves nothing."
+    """Loaders for two data sets. Raises `ValueError` for an empty one, for bs < 1, and if `drop_last` leaves nothing,
+    `TypeError` for a tuple of tensors."""
     for name, ds in ('training', train_ds), ('validation', valid_ds):
+        if isinstance(ds, tuple) and all(isinstance(t, Tensor) for t in ds) and ds:
+            raise TypeError(f'The {name} data set is a tuple of {len(ds)} tensors, of which each would be taken for an '
+                            'item. Tensors whose rows belong together become a data set by TensorDataset(*tensors).')
         if hasattr(ds, '__len__') and len(ds) == 0:
             raise ValueError(f'The {name} data set is empty; it needs at least one item.')
     train = get_dl(train_ds, bs, shuffle=True, drop_last=drop_last, seed=seed, num_workers=num_workers, **kwargs)

@@ -65,7 +65,7 @@ class Server:
         rng = h.headers.get('Range')
         self.requests.append((h.path, rng))
         if h.path[1:] not in self.files: return h.send_error(404)
-        if self.mode == 'flaky' and len(self.requests) < 3: return h.send_error(503)
+        if self.mode.isdigit() and len(self.requests) < 3: return h.send_error(int(self.mode))
         body = self.files[h.path[1:]]
         start = int(rng[6:-1]) if rng and self.mode != 'no_range' else 0
         if start >= len(body): return h.send_error(416)
@@ -134,8 +134,9 @@ def test_404_is_not_tried_again_and_says_what_to_do_offline(tmp_path):
     assert len(s.requests) == 1 and os.listdir(tmp_path) == []
 
 
-def test_a_server_in_trouble_is_asked_again(tmp_path):
-    with Server(dict(blob=BLOB), 'flaky') as s: fetch(s, tmp_path/'blob')
+@pytest.mark.parametrize('code', ['503', '429', '408'])
+def test_a_server_in_trouble_is_asked_again(tmp_path, code):
+    with Server(dict(blob=BLOB), code) as s: fetch(s, tmp_path/'blob')
     assert len(s.requests) == 3 and (tmp_path/'blob').read_bytes() == BLOB
 
 

@@ -396,6 +396,23 @@ def test_a_callback_of_ones_own_kind_takes_the_place_of_the_default():
 def test_a_misspelt_event_fails_when_the_class_is_made(name, meant):
     with pytest.raises(TypeError, match=meant): type('Mine', (Callback,), {name: lambda self, learn: None})
 
+@pytest.mark.parametrize('method', [lambda self: None, lambda: None, lambda self, learn, more: None])
+def test_a_method_that_does_not_take_the_learner_fails_when_the_class_is_made(method):
+    with pytest.raises(TypeError, match=r'Mine\.after_step .* def after_step\(self, learn\)'):
+        type('Mine', (Callback,), dict(after_step=method))
+
+@pytest.mark.parametrize('method', [lambda self, learn, more=1: None, lambda *args: None, functools.partial(print)])
+def test_a_method_that_can_take_the_learner_is_one(method): type('Mine', (Callback,), dict(after_step=method))
+
+def test_a_learner_shows_its_parts():
+    learn = make(loss_func=nn.CrossEntropyLoss())
+    assert repr(learn) == 'Learner(Sequential, DataLoaders(train: 3 batches, valid: 3 batches), CrossEntropyLoss, SGD)'
+    assert repr(Learner(nn.Linear(1, 1))) == 'Learner(Linear, None, None, AdamW)'
+
+def test_an_error_in_predict_says_what_the_model_was_given():
+    with pytest.raises(RuntimeError) as error: make().predict(torch.randn(5))
+    assert 'batch of one, shape (1, 5)' in notes(error)
+
 def test_a_fit_inside_a_fit_is_refused():
     again = At('after_step', lambda learn: learn.fit(1))
     with pytest.raises(RuntimeError, match='in a fit already'): make(again).fit(1)

@@ -202,12 +202,14 @@ def test_a_missing_callback_is_named(tmp_path):
 def test_another_model_is_refused(tmp_path):
     checkpoint(tmp_path)
     learn = make(Checkpoint(tmp_path), model=nn.Linear(4, 3))
-    with pytest.raises(ValueError, match='another model'): learn.fit(resume=tmp_path)
+    with pytest.raises(ValueError, match=r'ckpt is of another model: \S*weight is .*missing here'):
+        learn.fit(resume=tmp_path)
 
 def test_another_optimizer_is_refused(tmp_path):
     checkpoint(tmp_path)
     learn = make(Checkpoint(tmp_path), opt_func=torch.optim.SGD)
-    with pytest.raises(ValueError, match='AdamW'): learn.fit(resume=tmp_path)
+    with pytest.raises(ValueError, match='ckpt was written with AdamW, this learner has SGD'):
+        learn.fit(resume=tmp_path)
 
 def test_where_there_is_no_checkpoint_a_sentence_says_so(tmp_path):
     for path in tmp_path, tmp_path/'no.ckpt':
@@ -372,6 +374,19 @@ def test_with_its_optimizer_a_model_trains_on_as_if_it_had_not_been_saved(opt_fu
     assert_same_weights(learn, again)
     plain = make().load(tmp_path/'m')   # and without it
     assert plain.opt is None
+
+def test_the_memory_of_another_optimizer_is_refused_and_changes_nothing(tmp_path):
+    make(opt_func=torch.optim.SGD).fit(1).save(tmp_path/'m', with_opt=True)
+    learn = make(opt_func=torch.optim.AdamW)
+    with pytest.raises(ValueError, match='m was saved with SGD, this learner has AdamW'):
+        learn.load(tmp_path/'m', with_opt=True)
+    assert_same_weights(learn, make())
+
+def test_the_memory_of_other_groups_is_refused_with_the_name_of_the_file(tmp_path):
+    make().fit(1).save(tmp_path/'m', with_opt=True)
+    learn = make(splitter=lambda m: [[p] for p in m.parameters()])
+    with pytest.raises(ValueError, match="m does not fit this learner's AdamW"):
+        learn.load(tmp_path/'m', with_opt=True)
 
 def test_loading_what_is_not_there_is_a_sentence(tmp_path):
     learn = make()

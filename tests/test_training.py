@@ -228,6 +228,17 @@ def test_a_loader_with_its_own_set_epoch_is_asked_first():
     dls = DataLoaders(Own([1]))
     assert dls.set_epoch(2, skip=5) and dls.train.at == (2, 5) and dls.one_batch() == 1
 
+def test_a_tuple_of_tensors_is_refused_as_a_data_set():
+    x, y = tensor_ds(10).tensors
+    for pair in ((x, y), None), (tensor_ds(3), (x, y)):
+        with pytest.raises(TypeError, match=r'tuple of 2 tensors.*TensorDataset\('): get_dls(*pair, bs=2)
+    assert len(get_dls((1, 2, 3), bs=2).train) == 2   # a tuple of anything else is a data set
+
+def test_loaders_show_how_many_batches_they_have():
+    dls = get_dls(tensor_ds(10), bs=4)
+    assert repr(dls) == 'DataLoaders(train: 3 batches, valid: none)'
+    assert repr(DataLoaders(DataLoader(Stream()), [1, 2])) == 'DataLoaders(train: a stream, valid: 2 batches)'
+
 def test_data_sets_and_empty_loaders_are_refused_in_a_sentence():
     with pytest.raises(TypeError, match='Squares.*get_dls'): DataLoaders(Squares(3))
     with pytest.raises(TypeError, match='TensorDataset.*get_dls'): DataLoaders([], tensor_ds(3))

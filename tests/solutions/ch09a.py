@@ -178,7 +178,7 @@ wrong = {
               'smoothed too: the values': (over_others, unsmoothed, only_own, twice_eps),
               'raises RuntimeError': no_column,
               'dtype float64 instead of float32': in_double},
-    '09a.2': {'three times too sure: T = ': (descends, inverse, one), 'not sure enough: T = ': grid,
+    '09a.2': {': T = ': (descends, inverse, one), 'not sure enough: T = ': grid,
               'instead of a float': as_tensor, 'calibrated logits: T = ': (coarse, of_the_scale),
               'changes its argument `pred`': scales_it},
     '09a.4': {'validation batches are changed': CutsAlways, 'share a box': OneBox,

@@ -90,8 +90,11 @@ class WeightDropout(nn.Module):
             raise ValueError(f"The LSTM has no {', '.join(unknown)}; it has {', '.join(lstm._parameters)}.")
         self.lstm, self.p, self.names = lstm, _check_p(p), tuple(names)
 
-    def forward(self, x, state):   # (bs, seq, n_in), (h, c) of shape (1, bs, n_hid) each
+    def forward(self, x, state=None):   # (bs, seq, n_in), (h, c) of shape (1, bs, n_hid) each; None: zeros
         if not self.training or self.p == 0: return self.lstm(x, state)
+        if state is None:
+            bs = x.shape[0 if self.lstm.batch_first else 1]
+            state = (x.new_zeros(1, bs, self.lstm.hidden_size),)*2
         weights = [w * dropout_mask(w, w.shape, self.p) if n in self.names else w
                    for n, w in self.lstm.named_parameters()]
         if x.is_cuda: weights = in_one_piece(weights)
@@ -192,6 +195,7 @@ class LanguageModel(nn.Module):
         self.encoder, self.decoder = encoder, decoder
     def forward(self, ids): return self.decoder(self.encoder(ids))
     def reset(self): self.encoder.reset()
+    def callbacks(self): return [RNNRegularizer(0., 0.)]   # what `load_learner` adds: it minds the state
 
 @register
 def get_language_model(

@@ -115,6 +115,7 @@ def download(
 )->Path:                  # `dest`
     "Download `url` to `dest`, resuming what an earlier attempt left; `dest` appears whole and checked, or not at all."
     dest = Path(dest)
+    dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(dest.name + '.part')
     advice = _OFFLINE.format(name=dest.name)
     for attempt in range(tries):
@@ -400,6 +401,7 @@ def set_seed(
     deterministic=False,  # also ask for algorithms that give the same bits every time; PyTorch raises where it has none
 ):
     "Seed Python's, NumPy's and PyTorch's global generators, on every device."
+    s = int(s)   # NumPy's integers too
     random.seed(s)
     np.random.seed(s % 2**32)
     torch.manual_seed(s)

@@ -15,6 +15,7 @@ __all__ = ['EVENTS', 'REGISTRY', 'CancelBatch', 'CancelBackward', 'CancelStep', 
 # %% ../nbs/05_learner.ipynb #cell-2
 import copy, csv, difflib, functools, inspect, json, math, os, platform, random, re, subprocess, sys, time
 import warnings, weakref, zipfile, zlib
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from .training import DataLoaders, EpochBatches, accuracy, no_decay_groups
 
@@ -53,9 +54,9 @@ _ENDS = {f'{when}_{part}' for when in ('after', 'after_cancel') for part in _PAR
 
 # %% ../nbs/05_learner.ipynb #cell-17
 class Callback:
-    """Base of callbacks: methods named after events take the learner. `order` sorts them (lower runs first); a class
-    with `unique = True` is refused twice; what `state_dict` returns (tensors and plain types) goes into checkpoints and
-    comes back through `load_state_dict`."""
+    """Base of callbacks: methods named after events take the learner. `order` sorts them (lower runs first; from 50 on
+    an after_epoch finds the epoch in the Recorder); a class with `unique = True` is refused twice; what `state_dict`
+    returns (tensors and plain types) goes into checkpoints and comes back through `load_state_dict`."""
     order, unique = 0, False
 
     def __init_subclass__(cls, **kwargs):
@@ -90,24 +91,44 @@ def call_model(model, xb):
     "`model(xb)`, `model(*xb)` for a tuple, `model(**xb)` for a dict."
     if isinstance(xb, Tensor): return model(xb)
     if isinstance(xb, (tuple, list)): return model(*xb)
-    if isinstance(xb, dict): return model(**xb)
+    if isinstance(xb, Mapping): return model(**xb)
     return model(xb)
 
 def first_tensor(b):
     "The first tensor in nested tuples, lists and dicts, or None."
     while not isinstance(b, Tensor):
-        if not isinstance(b, (tuple, list, dict)) or not b: return None
-        b = next(iter(b.values() if isinstance(b, dict) else b))
+        if not isinstance(b, (tuple, list, Mapping)) or not b: return None
+        b = next(iter(b.values() if isinstance(b, Mapping) else b))
     return b
 
-def count_targets(xb, yb):
+def count_targets(xb, yb, ignored=None):   # ignored: the class index that the loss leaves out
     """How many targets a batch's loss is the mean of: class indices (samples, or tokens for a language model), else
     samples."""
-    if isinstance(yb, Tensor) and not yb.is_floating_point(): return yb.numel()
+    if isinstance(yb, Tensor) and not yb.is_floating_point():
+        # -100 is what losses leave out unless told otherwise: padding between tokens or pixels, hardly ever samples
+        look = ignored is not None and (yb.ndim > 1 or ignored != -100)
+        return (yb != ignored).sum().item() if look else yb.numel()
     t = first_tensor(xb if yb is None else yb)
     return t.shape[0] if t is not None and t.ndim else 1
 
 # %% ../nbs/05_learner.ipynb #cell-23
+def _signature(f):
+    "The parameters of a function, or of a module's forward; an empty dict for what does not tell."
+    try: return inspect.signature(f.forward if isinstance(f, nn.Module) else f).parameters
+    except (TypeError, ValueError): return {}
+
+def setting(
+    loss_func,   # a function, a module, or a partial of one
+    name,        # of the setting, such as 'ignore_index'
+):               # its value, or None
+    "A setting of a loss: the keyword of a partial, an attribute, or the default of a parameter."
+    if isinstance(loss_func, functools.partial):
+        return loss_func.keywords[name] if name in loss_func.keywords else setting(loss_func.func, name)
+    if hasattr(loss_func, name): return getattr(loss_func, name)
+    default = getattr(_signature(loss_func).get(name), 'default', None)
+    return None if default is inspect.Parameter.empty else default
+
+# %% ../nbs/05_learner.ipynb #cell-26
 def split_params(model, splitter=None):   # splitter: model -> list of groups, each a module or a list of parameters
     "Lists of parameters, one for each group; every parameter of `model` must be in exactly one."
     groups = splitter(model) if splitter else [model]
@@ -122,7 +143,7 @@ def split_params(model, splitter=None):   # splitter: model -> list of groups, e
         raise ValueError('The splitter puts a parameter into two groups. It would be stepped twice.')
     return groups
 
-# %% ../nbs/05_learner.ipynb #cell-25
+# %% ../nbs/05_learner.ipynb #cell-28
 def create_opt(
     model,                  # the model
     opt_func,               # any `torch.optim` class, or a partial of one
@@ -138,7 +159,7 @@ def create_opt(
         if free: groups.append({'params': free, 'group': i, 'weight_decay': 0., 'no_decay': True})
     return opt_func(groups, lr=lr)
 
-# %% ../nbs/05_learner.ipynb #cell-27
+# %% ../nbs/05_learner.ipynb #cell-30
 def _find_hyper(group, name):
     "Key, and position in a tuple, of the hyperparameter `name` in a parameter group."
     if name == 'mom' and 'momentum' not in group: name, i = 'betas', 0
@@ -158,10 +179,11 @@ def get_hyper(
     value = opt.param_groups[group][key]
     return value if i is None else value[i]
 
-# %% ../nbs/05_learner.ipynb #cell-29
+# %% ../nbs/05_learner.ipynb #cell-32
 def set_hyper(opt, name, value):   # value: a number, or one for each of the splitter's groups
     "Set a hyperparameter in every group; weight decay leaves the groups that are free of it alone."
     n_groups = 1 + max(g.get('group', i) for i, g in enumerate(opt.param_groups))
+    if isinstance(value, (np.ndarray, np.generic)): value = value.tolist()
     values = list(value) if isinstance(value, (tuple, list)) else [value] * n_groups
     if len(values) != n_groups:
         raise ValueError(f'{len(values)} values of {name} for {n_groups} parameter groups. Give one value, or one for '
@@ -170,11 +192,14 @@ def set_hyper(opt, name, value):   # value: a number, or one for each of the spl
         if name == 'wd' and g.get('no_decay'): continue
         key, i = _find_hyper(g, name)
         v = values[g.get('group', j)]
+        if i is None and isinstance(g[key], tuple) and not isinstance(v, (tuple, list)):
+            raise ValueError(f"{name} of a group is a tuple such as {g[key]}, not {v!r}. 'mom' and 'sqr_mom' set one "
+                             "part of it.")
         if i is not None: v = (*g[key][:i], v, *g[key][i+1:])
         if isinstance(g[key], Tensor): g[key].fill_(v)   # optimizers made with capturable=True keep lr in a tensor
         else: g[key] = v
 
-# %% ../nbs/05_learner.ipynb #cell-33
+# %% ../nbs/05_learner.ipynb #cell-36
 def error_rate(pred, targ):   # logits (bs, k), class indices (bs,)
     "Share of the predictions whose largest score is not the target's."
     return 1 - accuracy(pred, targ)
@@ -189,7 +214,11 @@ def top_k(
     metric.__name__ = f'top_{k}'
     return metric
 
-# %% ../nbs/05_learner.ipynb #cell-35
+# %% ../nbs/05_learner.ipynb #cell-38
+def _long(t):
+    "`t` in the precision to add up in: float64, where the device has it."
+    return t.to(torch.float32 if t.device.type == 'mps' else torch.float64)
+
 class rmse:
     "Root of the mean squared error over all elements: a streaming metric."
     def __init__(self): self.reset()
@@ -198,53 +227,68 @@ class rmse:
         if pred.shape != targ.shape:
             raise ValueError(f'rmse: pred has shape {tuple(pred.shape)} and targ {tuple(targ.shape)}; make them '
                              'equal, or they broadcast.')
-        self.total = self.total + (pred.float() - targ).square().sum()
+        self.total = self.total + (_long(pred) - targ).square().sum()
         self.n += targ.numel()
     def compute(self): return (self.total / self.n)**0.5 if self.n else math.nan
 
 class Perplexity:
     """exp of the mean cross-entropy over all targets, for logits (bs, ..., n) and class indices (bs, ...): a
-    streaming metric."""
-    def __init__(self): self.reset()
+    streaming metric. Targets equal to `ignore_index` do not count."""
+    def __init__(self, ignore_index=-100):
+        self.ignore_index = ignore_index
+        self.reset()
     def reset(self): self.total, self.n = 0, 0
     def update(self, pred, targ):
-        self.total = self.total + F.cross_entropy(pred.flatten(0, -2).float(), targ.flatten(), reduction='sum')
-        self.n += targ.numel()
+        pred, targ = pred.flatten(0, -2).float(), targ.flatten()
+        loss = F.cross_entropy(pred, targ, reduction='sum', ignore_index=self.ignore_index)
+        self.total = self.total + _long(loss)
+        self.n = self.n + (targ != self.ignore_index).sum()
     def compute(self): return torch.as_tensor(self.total / self.n).exp() if self.n else math.nan
 
-# %% ../nbs/05_learner.ipynb #cell-38
+# %% ../nbs/05_learner.ipynb #cell-41
 class Mean:
     "Mean of batch values weighted by their counts; the values stay on their device until `compute`."
     def __init__(self, func=None, name=None):   # func(pred, targ) -> value of a batch
         self.func = func
-        inner = getattr(func, 'func', func)   # a partial has no name of its own
-        self.name = name or getattr(inner, '__name__', 'metric')
+        inner = getattr(func, 'func', func)   # a partial has no name of its own, unless it was given one
+        self.name = name or getattr(func, '__name__', getattr(inner, '__name__', 'metric'))
         self.reset()
     def reset(self): self.values, self.counts = [], []
     def add(self, value, n):
-        value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+        value = _number(value, self.name)
         if self.values and self.values[-1].device != value.device:   # restored from a checkpoint, on the CPU
             self.values = [v.to(value.device) for v in self.values]
         self.values.append(value)
         self.counts.append(n)
     def compute(self):
         if not self.values: return torch.tensor(math.nan)
-        values = torch.stack(self.values)
-        dtype = torch.float32 if values.device.type == 'mps' else torch.float64
-        weights = torch.tensor(self.counts, dtype=dtype, device='cpu').to(values.device, non_blocking=True)
-        return (values.to(dtype) * weights).sum() / sum(self.counts)
+        values = _long(torch.stack(self.values))
+        weights = torch.tensor(self.counts, dtype=values.dtype, device='cpu').to(values.device, non_blocking=True)
+        # a batch of which nothing counts has no mean
+        return values.where(weights > 0, 0.).mul(weights).sum() / (sum(self.counts) or math.nan)
+
+def _number(value, name):
+    "A loss or a metric as a tensor without dimensions. Raises `ValueError` if it is not one number."
+    if not isinstance(value, Tensor):
+        try: value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError): pass
+    if isinstance(value, Tensor) and value.numel() == 1: return value.detach().reshape(())
+    what = f'a tensor of shape {tuple(value.shape)}' if isinstance(value, Tensor) else f'a {type(value).__name__}'
+    raise ValueError(f'{name} gives {what}, and not one number. Take the mean, or one number of it.')
 
 def _as_metric(m):
     "A pair (name, object) for a metric given as a function, a class or an object."
     if isinstance(m, type): m = m()
     if all(hasattr(m, name) for name in ('update', 'compute', 'reset')):
         return getattr(m, 'name', type(m).__name__.lower()), m
-    if not callable(m):
-        raise TypeError(f'A metric is a function of (pred, targ) or has update, compute and reset; {m!r} is neither.')
-    m = m if isinstance(m, Mean) else Mean(m)
+    if not isinstance(m, Mean):
+        if not callable(m):
+            raise TypeError('A metric is a function of (pred, targ) or has update, compute and reset; '
+                            f'{m!r} is neither.')
+        m = Mean(m)
     return m.name, m
 
-# %% ../nbs/05_learner.ipynb #cell-41
+# %% ../nbs/05_learner.ipynb #cell-44
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
@@ -265,7 +309,7 @@ def write_atomic(path, write):   # write: called with the name of the file to fi
         raise
     return path
 
-# %% ../nbs/05_learner.ipynb #cell-43
+# %% ../nbs/05_learner.ipynb #cell-46
 def _own(t):
     "`t` on the CPU, contiguous, with memory of its own."
     t = t.detach().to('cpu').contiguous()
@@ -284,7 +328,7 @@ def _sum(tensors, text):
         total = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), total)
     return str(total)
 
-# %% ../nbs/05_learner.ipynb #cell-45
+# %% ../nbs/05_learner.ipynb #cell-48
 def write_tensors(path, tensors, info=None):   # tensors: name -> tensor; info: JSON types
     "Write a safetensors file with `info`, the names of shared tensors and a check sum in its header."
     from safetensors.torch import save_file
@@ -314,7 +358,7 @@ def read_tensors(path):
         raise ValueError(f'{path} is no whole safetensors file ({e}).') from None
     return tensors | {a: tensors[n] for a, n in extra.get('aliases', {}).items()}, extra.get('info')
 
-# %% ../nbs/05_learner.ipynb #cell-48
+# %% ../nbs/05_learner.ipynb #cell-51
 REGISTRY = {}   # what can be made again at load: name -> function or class
 _LEARNERS = weakref.WeakSet()   # all that are alive, to see whether a callback is in another one
 
@@ -340,7 +384,7 @@ def _spec(o):
                             "strings and lists.") from None
     return spec
 
-# %% ../nbs/05_learner.ipynb #cell-50
+# %% ../nbs/05_learner.ipynb #cell-53
 def _generators(dl):
     "The generators of a loader's own, from which a shuffling `DataLoader` may draw."
     batches = getattr(dl, 'batch_sampler', None)
@@ -364,19 +408,35 @@ def _set_rng(state, dl=None):
     name, keys, *rest = state['numpy']
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
-# %% ../nbs/05_learner.ipynb #cell-51
+# %% ../nbs/05_learner.ipynb #cell-54
 def _plain(o):
-    "`o` with NumPy numbers turned into Python's, which is what `weights_only` accepts."
+    "`o` with NumPy numbers turned into Python's and arrays into tensors, which is what `weights_only` accepts."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple)): return type(o)(_plain(v) for v in o)
+    if isinstance(o, np.ndarray): return torch.from_numpy(o)
     return o.item() if isinstance(o, np.generic) else o
+
+def _is_plain(o):
+    "Whether `_plain(o)` can be read from a file without running code."
+    if isinstance(o, dict): return all(_is_plain(v) for kv in o.items() for v in kv)
+    if isinstance(o, (list, tuple)): return all(map(_is_plain, o))
+    return isinstance(o, (Tensor, bool, int, float, str, type(None), np.generic)) or (
+        isinstance(o, np.ndarray) and o.dtype.kind in 'biuf')
 
 def _checkpoints(folder):
     "The checkpoints in a folder, the newest last (by time: an earlier fit may have left later epochs)."
     def age(p):
         try: return p.stat().st_mtime_ns, p.name
         except FileNotFoundError: return 0, p.name      # another run has removed it meanwhile
-    return sorted(Path(folder).glob('*.ckpt'), key=age)
+    ours = (p for p in Path(folder).glob('*.ckpt') if re.fullmatch(r'e\d{5,}_b\d{8,}', p.stem))
+    return sorted(ours, key=age)
+
+def _newest(path):
+    "A checkpoint by its path, or by its folder, which may hold several."
+    path = Path(path)
+    if not path.is_dir(): return path
+    if found := _checkpoints(path): return found[-1]
+    raise FileNotFoundError(f'{path} holds no checkpoint (e*_b*.ckpt). Start without resume.')
 
 def _read_torch(path):
     """What `torch.save` wrote. Raises `FileNotFoundError`, and `ValueError` for what is damaged or would have to run
@@ -392,25 +452,22 @@ def _read_torch(path):
         raise ValueError(f'{path} is damaged, or holds more than tensors and plain types: to read it would mean to run '
                          'code from it.') from None
 
-# %% ../nbs/05_learner.ipynb #cell-53
+# %% ../nbs/05_learner.ipynb #cell-56
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
 )->dict:
-    """A checkpoint as written by `Checkpoint`, and its `path`. Raises `FileNotFoundError` if there is none,
-    `ValueError` if it is damaged or not one."""
-    path = Path(path)
-    if path.is_dir():
-        found = _checkpoints(path)
-        if not found: raise FileNotFoundError(f'{path} holds no checkpoint (*.ckpt). Start without resume.')
-        path = found[-1]
+    """A checkpoint as written by `Checkpoint`. Raises `FileNotFoundError` if there is none, `ValueError` if it is
+    damaged or not one."""
+    path = _newest(path)
     try: state = _read_torch(path)
     except FileNotFoundError: raise FileNotFoundError(f'There is no checkpoint {path}. Start without resume.') from None
     if not isinstance(state, dict) or state.get('format') != 1:
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
-    return state | {'path': path}
+    return state
 
-# %% ../nbs/05_learner.ipynb #cell-55
+# %% ../nbs/05_learner.ipynb #cell-58
 def _listed(o): return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
+def _device(model): return next((p.device for p in model.parameters()), torch.device('cpu'))
 
 class Learner:
     """A model, its data, a loss and an optimizer, trained by a loop that announces events to callbacks.
@@ -418,13 +475,15 @@ class Learner:
     Callbacks may read and change `model, dls, dl, opt, loss_func, xb, yb, pred, loss, loss_grad, epoch, n_epochs, iter,
     n_iter, n, training`, and `contexts`, a list of functions that make context managers, entered around forward pass
     and loss (also in `validate` and `get_preds`). They may replace `backward` and `step`, and `wrapped`, what is called
-    in place of the model. `validate` and `get_preds` announce before_validate, for each batch before_batch, after_pred,
-    after_loss (`get_preds`: not) and after_batch, then after_validate; outside a fit nothing else."""
+    in place of the model. `epochs_done` counts epochs over all fits: the order and the chance of an epoch come from
+    it, so that a second fit sees new batches. `validate` and `get_preds` announce before_validate, for each batch
+    before_batch, after_pred, after_loss (`get_preds`: not) and after_batch, then after_validate; outside a fit nothing
+    else."""
     def __init__(self,
         model:nn.Module,             # called as model(xb), model(*xb) for a tuple, model(**xb) for a dict
         dls=None,                    # DataLoaders, or a pair of loaders (train, valid)
         loss_func=None,              # (pred, yb) -> mean loss, or a tuple that begins with it; (pred) without target
-        opt_func=torch.optim.AdamW,  # any torch.optim class; made at the first fit
+        opt_func=torch.optim.AdamW,  # a torch.optim class (not LBFGS, which wants a closure); made at the first fit
         lr:float=1e-3,               # learning rate of a fit that is given none; one for each group, or one for all
         metrics=(),                  # functions of (pred, targ), or objects with update, compute, reset
         cbs=(),                      # callbacks
@@ -435,16 +494,24 @@ class Learner:
         default_cbs=True,            # add SanityCheck, ToDevice, Recorder, Progress (unless `cbs` has its own)
         progress=True,               # False: no Progress
     ):
-        self.model, self.loss_func, self.opt_func, self.lr = model, loss_func, opt_func, lr
+        if not isinstance(model, nn.Module):
+            raise TypeError(f'Learner(model, dls, loss_func): the model comes first and is an nn.Module, and this is a '
+                            f'{type(model).__name__}.')
+        self.model, self.opt_func, self.lr = model, opt_func, lr
+        self.loss_func = loss_func() if isinstance(loss_func, type) else loss_func
         self.dls = DataLoaders(*dls) if isinstance(dls, (tuple, list)) else dls
         self.splitter, self.train_metrics, self.decay_norm_bias = splitter, train_metrics, decay_norm_bias
         self.metrics = [_as_metric(m) for m in _listed(metrics)]
         if len(names := [n for n, _ in self.metrics]) > len(set(names)):
-            raise ValueError(f"Two metrics have the same name: {', '.join(names)}. Give one of them another __name__.")
+            raise ValueError(f"Two metrics have the same name: {', '.join(names)}. Name them, as in Mean(accuracy, "
+                             "'acc').")
+        if taken := {'epoch', 'time', 'loss', 'train_loss', 'valid_loss'}.intersection(names):
+            raise ValueError(f"A metric is called {taken.pop()}, which the table has already. Name it otherwise, as in "
+                             "Mean(func, 'name').")
         cbs = [cb() if isinstance(cb, type) else cb for cb in _listed(cbs)]
-        self.opt, self.wrapped, self.fit_args, self._epoch_rng = None, None, {}, None
+        self.opt, self.wrapped, self.fit_args, self._epoch_rng, self._opt_for = None, None, {}, None, {}
         self.cbs, self.contexts, self.fitting, self.training, self.want_loss = [], [], False, False, True
-        self.epoch = self.n_epochs = self.iter = self.n_iter = self.n = 0
+        self.epoch = self.epochs_done = self.n_epochs = self.iter = self.n_iter = self.n = 0
         self._drop_batch()
         self.__setstate__({})
         defaults = [SanityCheck(), ToDevice(device), Recorder(), *([Progress()] if progress else [])]
@@ -465,6 +532,8 @@ class Learner:
     def add_cb(self, cb):
         "Add a callback; it may be in one learner at a time."
         if isinstance(cb, type): cb = cb()
+        if not isinstance(cb, Callback) and not any(hasattr(cb, e) for e in EVENTS):
+            raise TypeError(f'A callback has methods named after events, such as after_step; {cb!r} has none.')
         if any(c is cb for other in _LEARNERS if other is not self for c in other.cbs):
             raise ValueError(f'This {cb!r} is in another learner. Make a new one, or take it out there with remove_cb.')
         if any(c is cb for c in self.cbs): raise ValueError(f'This {cb!r} is in this learner already.')
@@ -548,6 +617,7 @@ class Learner:
         for self.epoch in range(first, self.n_epochs):
             self.skipped = skip if self.epoch == first else 0
             self._part('epoch', self._one_epoch, CancelEpoch)
+            self.epochs_done += 1
 
     def _one_epoch(self):
         self._enter(True, self.dls.train)
@@ -555,7 +625,7 @@ class Learner:
         if self.dls.valid is not None: self._evaluate(self.dls.valid)
 
     def _enter(self, training, dl):
-        self.training, self.dl = training, dl
+        self.training, self.dl, self._ignored = training, dl, setting(self.loss_func, 'ignore_index')
         self.model.train(training)
         try: self.n_iter = len(dl)
         except TypeError: self.n_iter = None   # a stream
@@ -569,7 +639,7 @@ class Learner:
         self.iter = skip - 1
         for self.iter, batch in enumerate(self._from(self.dl, skip), skip):
             self.xb, self.yb = split_batch(batch)
-            self.n = count_targets(self.xb, self.yb)
+            self.n = count_targets(self.xb, self.yb, self._ignored)
             self.pred = self.loss = self.loss_grad = None   # let the last batch's graph go before the next one is made
             self.extra = ()
             self._part('batch', self._one_batch, CancelBatch)
@@ -639,15 +709,16 @@ class Learner:
             raise ValueError('There is no loss function to train with: give the Learner a loss_func.')
         if self.dls is None or self.dls.train is None:
             raise ValueError('There is no training data: give the Learner DataLoaders with a training loader.')
+        if resume is not None: resume = _newest(resume)
         state = read_checkpoint(resume) if resume is not None else None
-        args = dict(n_epochs=n_epochs, lr=lr, wd=wd)
+        args = {k: v.tolist() if isinstance(v, (np.ndarray, np.generic)) else v
+                for k, v in dict(n_epochs=n_epochs, lr=lr, wd=wd).items()}
         if state:
             for k, v in args.items():
                 if v is not None and v != state['fit'][k]:
-                    raise ValueError(f"The checkpoint was written by a fit with {k}={state['fit'][k]}, not {v}. Leave "
-                                     f"{k} out.")
+                    raise ValueError(f"{resume} was written by a fit with {k}={state['fit'][k]}, not {v}. Leave {k} "
+                                     "out to end that fit; another one begins with the weights alone (Learner.load).")
             args = state['fit']
-        if isinstance(args['n_epochs'], np.integer): args['n_epochs'] = int(args['n_epochs'])
         if not isinstance(args['n_epochs'], int) or args['n_epochs'] < 0:
             raise ValueError(f"n_epochs is a whole number of epochs, not {args['n_epochs']!r}.")
         with self.added(cbs):
@@ -657,7 +728,7 @@ class Learner:
             try:
                 self._ready_opt(args['lr'], args['wd'], reset_opt)
                 self('before_fit')
-                self._epochs(*(self._restore(state) if state else (0, 0)))
+                self._epochs(*(self._restore(state, resume) if state else (0, 0)))
             except CancelFit: self._end('after_cancel_fit', _CANCELS)
             except BaseException as e:
                 error = e
@@ -674,6 +745,10 @@ class Learner:
         if self.opt is None or reset_opt:
             one_lr = self.lr[-1] if isinstance(self.lr, (list, tuple)) else self.lr
             self.opt = create_opt(self.model, self.opt_func, one_lr, self.splitter, self.decay_norm_bias)
+            self._opt_for = dict(self.model.named_parameters())
+        elif self._opt_for and (new := [k for k, p in self.model.named_parameters() if p is not self._opt_for.get(k)]):
+            raise ValueError(f"The optimizer was made before {', '.join(new[:4])}{' ...' if new[4:] else ''} came into "
+                             'the model, and would not train it. Give fit reset_opt=True.')
         set_hyper(self.opt, 'lr', self.lr if lr is None else lr)
         if wd is not None: set_hyper(self.opt, 'wd', wd)
 
@@ -699,7 +774,7 @@ class Learner:
     def _from(self, dl, skip):
         "The batches of this epoch, the first `skip` of them left out."
         if not self.training: return iter(dl)
-        can_skip = self.dls.set_epoch(self.epoch, skip)
+        can_skip = self.dls.set_epoch(self.epochs_done, skip)
         now = _get_rng(dl)
         if not skip: self._epoch_rng = now   # other loaders draw their order from a generator: remember from where
         elif not can_skip: _set_rng(self._epoch_rng, dl)
@@ -712,8 +787,10 @@ class Learner:
 
     def checkpoint(self, path, epoch, batch):   # epoch, batch: where a resumed fit begins
         "Write a checkpoint (see `Checkpoint`, which does it for you)."
-        state = dict(format=1, epoch=epoch, batch=batch, fit=self.fit_args, opt_class=type(self.opt).__name__,
-                     model=self.model.state_dict(), opt=self.opt.state_dict(),
+        trained = [k for k, p in self.model.named_parameters() if p.requires_grad]
+        state = dict(format=1, epoch=epoch, batch=batch, done=self.epochs_done + epoch - self.epoch, fit=self.fit_args,
+                     model=self.model.state_dict(), trained=trained,
+                     opt_class=type(self.opt).__name__, opt=self.opt.state_dict(),
                      cbs={k: c.state_dict() for k, c in self._named_cbs()},
                      rng=_get_rng(self.dls.train), epoch_rng=self._epoch_rng)
         return write_atomic(path, lambda p: torch.save(_plain(state), p))
@@ -727,9 +804,9 @@ class Learner:
             count[k] = count.get(k, 0) + 1
             yield f'{k}-{count[k]}', c
 
-    def _restore(self, state):
+    def _restore(self, state, path):
         "Take over a checkpoint; everything that may not fit is looked at before anything is changed."
-        cbs, path = dict(self._named_cbs()), state['path']
+        cbs = dict(self._named_cbs())
         if (there := _shapes(state['model'])) != (here := _shapes(self.model.state_dict())):
             k = next(k for k in there | here if there.get(k) != here.get(k))
             raise ValueError(f"{path} is of another model: {k} is {there.get(k, 'missing')} there and "
@@ -739,11 +816,13 @@ class Learner:
         if lost := [k for k, s in state['cbs'].items() if s and k not in cbs]:
             raise ValueError(f"{path} holds the state of {', '.join(lost)}; this learner has no such callback. Give "
                              "fit the same callbacks.")
-        self.model.load_state_dict(state['model'])
-        self.opt.load_state_dict(state['opt'])
-        for k, c in cbs.items():
+        for k, c in cbs.items():   # first those who may refuse
             if k in state['cbs']: c.load_state_dict(state['cbs'][k])
-        self._epoch_rng = state['epoch_rng']
+        try: self.opt.load_state_dict(state['opt'])
+        except ValueError as e: raise ValueError(f"{path} does not fit this learner's {name}: {e}.") from None
+        self.model.load_state_dict(state['model'])
+        for k, p in self.model.named_parameters(): p.requires_grad_(k in state['trained'])
+        self.epochs_done, self._epoch_rng = state['done'], state['epoch_rng']
         _set_rng(state['rng'], self.dls.train)
         return state['epoch'], state['batch']
 
@@ -751,20 +830,24 @@ class Learner:
     @contextmanager
     def _aside(self):
         "Evaluate without disturbing a fit that may be under way."
-        names = 'fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss'.split()
-        kept, mode = {k: getattr(self, k) for k in names}, self.model.training
+        names = 'fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss passing'.split()
+        kept = {k: getattr(self, k) for k in names}
+        modes = [(m, m.training) for m in self.model.modules()]   # a part may be in another mode than the whole
         self.fitting = False   # for the callbacks: this does not belong to the fit
         outer = [c for c in self.cbs if type(c) in (Averages, Gather)]   # of an evaluation that a callback interrupts
         for c in outer: self.remove_cb(c)
         try: yield
         finally:
             for c in outer: self.add_cb(c)
-            self.model.train(mode)
+            for m, mode in modes: m.training = mode
             for k, v in kept.items(): setattr(self, k, v)
 
     def _valid(self, dl):
         dl = dl if dl is not None else getattr(self.dls, 'valid', None)
         if dl is None: raise ValueError('There is no validation loader. Give a loader: dl=...')
+        if isinstance(dl, Tensor) or isinstance(dl, Dataset) and not isinstance(dl, IterableDataset):
+            raise TypeError(f'A loader gives batches, and this is a {type(dl).__name__}. Give get_dl(data_set, bs), or '
+                            'dls.test_dl(items).')
         return dl
 
     def validate(self, dl=None, cbs=None)->dict:
@@ -792,8 +875,10 @@ class Learner:
         without batch dimension."""
         pipe = getattr(self.dls, 'pipe', None)
         if hasattr(pipe, 'decode_pred'): return pipe.decode_pred(self.get_preds(self.dls.test_dl([item]))[0][0])
+        if first_tensor(item) is None:
+            raise TypeError(f'predict takes a tensor, or a tuple or dict of them, and got a {type(item).__name__}.')
         xb = map_tensors(lambda t: t[None], item)
-        try: return self.get_preds([(xb,)])[0][0]
+        try: return map_tensors(lambda t: t[0], self.get_preds([(xb,)])[0])
         except Exception as e:
             shape = getattr(first_tensor(xb), 'shape', None)
             e.add_note(f'in predict, which gave the model a batch of one{f", shape {tuple(shape)}" if shape else ""}')
@@ -805,7 +890,7 @@ class Learner:
         if pipe is None:
             raise ValueError("These DataLoaders have no pipe, the record of how items became batches, so nothing "
                              "knows how to show an item. Chapter 08's data block makes one.")
-        xb, yb = split_batch(next(iter(self.dls.valid)))
+        xb, yb = split_batch(next(iter(self._valid(None))))
         return pipe.show_results(xb, yb, self.get_preds([(xb,)])[0], **kwargs)
 
     # ---- freezing
@@ -825,11 +910,12 @@ class Learner:
 
     # ---- files
     def save(self, path, with_opt=False):
-        "Write the model's weights, with `with_opt` the optimizer's memory too, as safetensors."
+        "Write the model's weights, with `with_opt` all that training on needs, as safetensors."
         tensors, info = dict(self.model.state_dict()), None
         if with_opt:
             if self.opt is None: raise ValueError('There is no optimizer before the first fit. Save without with_opt.')
             tensors, info = _pack_opt(tensors, self.opt)
+            info['epochs_done'] = self.epochs_done
         return write_tensors(path, tensors, info)
 
     def load(self, path, with_opt=False, strict=True):
@@ -846,6 +932,7 @@ class Learner:
             try: self.opt.load_state_dict(_unpack_opt(tensors, info))
             except ValueError as e:
                 raise ValueError(f"{path} does not fit this learner's {name}: {e}.") from None
+            self.epochs_done = info['epochs_done']
         return self
 
     def export(self, path):
@@ -856,13 +943,17 @@ class Learner:
             raise TypeError(f'{type(pipe).__name__} is not registered, so it could not be made again at load. Export '
                             'without a pipe, or register it.')
         if (spec := _spec(self.model)) is not None:   # would it fit? the meta device makes a model without memory
-            with torch.device('meta'): again = REGISTRY[spec['name']](*spec['args'], **spec['kwargs'])
+            make = lambda: REGISTRY[spec['name']](*spec['args'], **spec['kwargs'])
+            try:
+                with torch.device('meta'): again = make()
+            except (RuntimeError, NotImplementedError):   # it computes with its tensors, such as a list of rates
+                with torch.random.fork_rng(devices=[]): again = make()
             if _shapes(again.state_dict()) != _shapes(self.model.state_dict()):
                 raise TypeError(f"The model was changed after {spec['name']} made it, so that could not make it "
                                 "again. Delete model.spec, and hand the model in at load.")
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
-# %% ../nbs/05_learner.ipynb #cell-57
+# %% ../nbs/05_learner.ipynb #cell-60
 def _owner(method): return type(getattr(method, '__self__', method)).__name__
 
 def _shapes(state): return {k: tuple(v.shape) if isinstance(v, Tensor) else None for k, v in state.items()}
@@ -891,7 +982,7 @@ def _unpack_opt(tensors, info):
     groups = [{k: tuple(v) if k == 'betas' else v for k, v in g.items()} for g in info['groups']]
     return dict(state=state, param_groups=groups)
 
-# %% ../nbs/05_learner.ipynb #cell-59
+# %% ../nbs/05_learner.ipynb #cell-62
 def load_learner(
     path,         # what `Learner.export` wrote
     model=None,   # your own model, if it is not a registered one
@@ -912,16 +1003,23 @@ def load_learner(
     model = make(info['model']) if model is None else model
     _load_weights(model, tensors, path)
     dls = DataLoaders(None, None, make(info['pipe'])) if info['pipe'] else None
-    return Learner(model.eval(), dls, device=device)
+    cbs = model.callbacks() if hasattr(model, 'callbacks') else None   # some models cannot do without (chapter 11a)
+    return Learner(model.eval(), dls, cbs=cbs, device=device)
 
-# %% ../nbs/05_learner.ipynb #cell-61
+# %% ../nbs/05_learner.ipynb #cell-64
+def _takes_all(sampler, n):
+    "Whether a sampler surely gives each of `n` items once."
+    if isinstance(sampler, EpochBatches): return sampler.n == n
+    if not type(sampler) in (SequentialSampler, RandomSampler) or len(sampler.data_source) != n: return False
+    return type(sampler) is SequentialSampler or not sampler.replacement and sampler.num_samples == n
+
 def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it comes
     "A loader of the same items as `dl` in their order, none dropped; a loader may know how, by a method `ordered`."
     if hasattr(dl, 'ordered'): return dl.ordered()
-    if not isinstance(dl, DataLoader) or isinstance(dl.dataset, torch.utils.data.IterableDataset): return dl
+    if not isinstance(dl, DataLoader) or isinstance(dl.dataset, IterableDataset): return dl
+    if type(dl).__iter__ is not DataLoader.__iter__: return dl   # it makes something else of the batches
     sampler = dl.batch_sampler if dl.batch_sampler is not None else dl.sampler
-    order = getattr(dl.batch_sampler, 'sampler', dl.sampler)
-    if not isinstance(order, (RandomSampler, SequentialSampler, EpochBatches)): return dl   # a choice of items
+    if not _takes_all(sampler.sampler if type(sampler) is BatchSampler else sampler, len(dl.dataset)): return dl
     bs = getattr(sampler, 'bs', None) or dl.batch_size or getattr(sampler, 'batch_size', None) or 64
     kwargs = dict(num_workers=dl.num_workers, pin_memory=dl.pin_memory, worker_init_fn=dl.worker_init_fn,
                   multiprocessing_context=dl.multiprocessing_context, generator=torch.Generator())
@@ -930,28 +1028,38 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     batches = torch.arange(len(dl.dataset)).split(bs) if isinstance(sampler, EpochBatches) else range(len(dl.dataset))
     return DataLoader(dl.dataset, batch_size=None, sampler=batches, collate_fn=dl.collate_fn, **kwargs)
 
-# %% ../nbs/05_learner.ipynb #cell-63
+# %% ../nbs/05_learner.ipynb #cell-66
 def map_tensors(f, b):   # b: nested tuples, lists and dicts
     "`b` with `f` applied to every tensor in it."
     if isinstance(b, Tensor): return f(b)
-    if isinstance(b, dict): return {k: map_tensors(f, v) for k, v in b.items()}
-    if isinstance(b, tuple) and hasattr(b, '_fields'): return type(b)(*(map_tensors(f, v) for v in b))
-    if isinstance(b, (tuple, list)): return type(b)(map_tensors(f, v) for v in b)
+    if isinstance(b, Mapping): return _like(b, {k: map_tensors(f, v) for k, v in b.items()})
+    if isinstance(b, (tuple, list)): return _like(b, [map_tensors(f, v) for v in b])
     return b
+
+def _like(b, values):
+    "`values` as the kind of tuple, list or dict that `b` is; some models give dicts with attributes."
+    if not isinstance(b, Mapping): return type(b)(*values) if hasattr(b, '_fields') else type(b)(values)
+    if type(b) is dict: return values
+    new = copy.copy(b)
+    for k, v in values.items(): new[k] = v
+    return new
 
 def _join(batches):
     "Batches of the same structure, joined along their first dimension."
     if not batches: raise ValueError('There are no predictions: every batch was cancelled before the model was called.')
     b = batches[0]
     if b is None: return None
-    if isinstance(b, dict): return {k: _join([o[k] for o in batches]) for k in b}
-    if isinstance(b, (tuple, list)): return type(b)(_join(o) for o in zip(*batches))
+    if isinstance(b, Mapping): return _like(b, {k: _join([o[k] for o in batches]) for k in b})
+    if isinstance(b, (tuple, list)): return _like(b, [_join(o) for o in zip(*batches)])
+    if not isinstance(b, Tensor) or b.ndim == 0:
+        raise TypeError(f'A model gave {"a tensor without dimensions" if isinstance(b, Tensor) else type(b).__name__}, '
+                        'which cannot be joined over batches. Choose what to keep with act, or go through the loader.')
     if len(shapes := {tuple(o.shape[1:]) for o in batches}) > 1:
         raise ValueError(f'Predictions of different shapes {sorted(shapes)[:2]} cannot be joined. Go through the '
                          'loader yourself, or make them equal with act.')
     return torch.cat(batches)
 
-# %% ../nbs/05_learner.ipynb #cell-65
+# %% ../nbs/05_learner.ipynb #cell-68
 class Gather(Callback):
     "Keeps predictions, targets and samples' losses on the CPU."
     order = 70
@@ -962,23 +1070,25 @@ class Gather(Callback):
         to_cpu = lambda b: None if b is None else map_tensors(lambda t: t.detach().cpu(), b)
         self.preds.append(to_cpu(self.act(learn.pred) if self.act else learn.pred))
         self.targs.append(to_cpu(learn.yb))
-        if self.with_loss:   # one sample at a time: right for every loss that is a mean, whatever its options
+        if self.with_loss:   # one sample at a time: right for every loss that is a mean (class weights cancel)
             def loss(i):
-                value = learn.loss_func(learn.pred[i:i+1], *(() if learn.yb is None else (learn.yb[i:i+1],)))
+                pred, yb = map_tensors(lambda t: t[i:i+1], (learn.pred, learn.yb))
+                value = learn.loss_func(pred) if yb is None else learn.loss_func(pred, yb)
                 return value[0] if isinstance(value, (tuple, list)) else value
-            self.losses.append(torch.stack([loss(i) for i in range(len(learn.pred))]).cpu())
+            self.losses.append(torch.stack([loss(i) for i in range(len(first_tensor(learn.pred)))]).cpu())
     def result(self):
         out = _join(self.preds), _join(self.targs)
         return (*out, _join(self.losses)) if self.with_loss else out
 
-# %% ../nbs/05_learner.ipynb #cell-67
+# %% ../nbs/05_learner.ipynb #cell-70
 def _kind(loss_func):
-    "'classes', 'values' or None: what sort of targets a loss by this name compares."
+    """What sort of targets a loss by this name compares: 'classes', 'values', 'yes or no'; None for one that is not
+    known here."""
     loss_func = getattr(loss_func, 'func', loss_func)   # of a partial
-    name = getattr(loss_func, '__name__', type(loss_func).__name__).lower().replace('_', '')
-    if 'binary' in name or 'bce' in name: return None
-    if 'crossentropy' in name or 'nll' in name: return 'classes'
-    return 'values' if any(k in name for k in ('mse', 'l1loss', 'huber')) else None
+    name = getattr(loss_func, '__name__', type(loss_func).__name__).lower().replace('_', '').removesuffix('loss')
+    if name in ('crossentropy', 'nll', 'labelsmoothingcrossentropy', 'lmcrossentropy'): return 'classes'
+    if name in ('bce', 'bcewithlogits', 'binarycrossentropy', 'binarycrossentropywithlogits'): return 'yes or no'
+    return 'values' if name in ('mse', 'l1', 'smoothl1', 'huber') else None
 
 def check_targets(pred, targ, loss_func):
     "Raise a sentence if these predictions and targets cannot be meant for this loss."
@@ -987,6 +1097,9 @@ def check_targets(pred, targ, loss_func):
     if kind == 'values' and pred.shape != targ.shape:
         raise ValueError(f'Predictions of shape {tuple(pred.shape)} and targets of shape {tuple(targ.shape)} would '
                          'broadcast. Make them equal, for instance with pred.squeeze(-1) or targ[:, None].')
+    if kind == 'yes or no' and not targ.is_floating_point():
+        raise ValueError(f'Binary cross-entropy wants floats, 0. and 1.; the targets are {targ.dtype}. Convert them '
+                         'with .float().')
     if kind == 'classes' and pred.shape != targ.shape:
         if targ.is_floating_point():
             raise ValueError(f'Cross-entropy wants class indices as integers; the targets are {targ.dtype}, shape '
@@ -994,14 +1107,21 @@ def check_targets(pred, targ, loss_func):
         if len(pred) != len(targ):
             raise ValueError(f'{len(pred)} predictions for {len(targ)} targets (shapes {tuple(pred.shape)} and '
                              f'{tuple(targ.shape)}). They should be one to one.')
+        if pred.ndim == 2 and targ.ndim > 1:
+            raise ValueError(f'Cross-entropy wants one class index for each row of predictions {tuple(pred.shape)}; '
+                             f'the targets have shape {tuple(targ.shape)}. Take them out with targ.squeeze(1).')
+        if targ.dtype not in (torch.int64, torch.uint8):
+            raise ValueError(f'Cross-entropy wants class indices as int64; the targets are {targ.dtype}. Convert them '
+                             'with .long().')
         k = pred.shape[-1] if pred.shape[:-1] == targ.shape else pred.shape[1]
-        real = targ[targ != getattr(loss_func, 'ignore_index', -100)]
+        ignored = setting(loss_func, 'ignore_index')
+        real = targ if ignored is None else targ[targ != ignored]
         bad = real[(real < 0) | (real >= k)]
         if len(bad):
             raise ValueError(f'A target is {bad[0].item()}, but the model has {k} outputs, so targets go from 0 to '
                              f'{k-1}. Give the model more outputs or mend the labels.')
 
-# %% ../nbs/05_learner.ipynb #cell-69
+# %% ../nbs/05_learner.ipynb #cell-72
 class SanityCheck(Callback):
     """Checks the targets of the first training and the first validation batch of a fit, where they are before they
     go to a GPU."""
@@ -1018,7 +1138,7 @@ class SanityCheck(Callback):
             targ, self.targ = self.targ, None
             check_targets(learn.pred, targ, learn.loss_func)
 
-# %% ../nbs/05_learner.ipynb #cell-72
+# %% ../nbs/05_learner.ipynb #cell-75
 def default_device()->torch.device:
     "CUDA if available, then MPS, then the CPU."
     if torch.cuda.is_available(): return torch.device('cuda')
@@ -1046,7 +1166,7 @@ class ToDevice(Callback):
     def before_batch(self, learn):
         learn.xb, learn.yb = to_device(learn.xb, self.device), to_device(learn.yb, self.device)
 
-# %% ../nbs/05_learner.ipynb #cell-74
+# %% ../nbs/05_learner.ipynb #cell-77
 class Averages(Callback):
     "Mean loss and metrics of the part (train or validate) under way; `mean` is None where a part was never begun."
     order, mean = 40, None
@@ -1058,7 +1178,7 @@ class Averages(Callback):
         self.metrics = metrics if learn.train_metrics or not learn.training else []
         for _, m in self.metrics:
             m.reset()
-            if hasattr(m, 'to'): m.to(next(learn.model.parameters()).device)   # torchmetrics objects live on a device
+            if hasattr(m, 'to'): m.to(_device(learn.model))   # torchmetrics objects live on a device
 
     def after_loss(self, learn):
         self.mean.add(learn.loss, learn.n)
@@ -1075,10 +1195,10 @@ class Averages(Callback):
     def compute(self, learn):
         part, prefix = ('train', 'train_') if learn.training else ('valid', '')
         seen = bool(self.mean.values)   # a part that was cancelled at once has no values
-        metrics = {prefix + n: m.compute() if seen else math.nan for n, m in self.metrics}
+        metrics = {prefix + n: _number(m.compute(), n) if seen else math.nan for n, m in self.metrics}
         return {f'{part}_loss': self.mean.compute()} | metrics
 
-# %% ../nbs/05_learner.ipynb #cell-75
+# %% ../nbs/05_learner.ipynb #cell-78
 class Recorder(Averages):
     """History of the last fit: `losses, lrs, moms` a batch, `values` (dicts of floats) an epoch."""
     unique = True
@@ -1101,9 +1221,10 @@ class Recorder(Averages):
         super().start(learn)
         if learn.training:
             if learn.skipped:   # resumed within this epoch
-                self.mean, device = self.train_mean, next(learn.model.parameters()).device
+                self.mean, device = self.train_mean, _device(learn.model)
                 for (_, m), state in zip(self.metrics, self.kept):
-                    vars(m).update(map_tensors(lambda t: t.to(device), state))
+                    for k, v in map_tensors(lambda t: t.to(device), state).items():
+                        vars(m)[k] = v.cpu().numpy() if isinstance(vars(m).get(k), np.ndarray) else v
             self.train_mean = self.mean
 
     def after_loss(self, learn):
@@ -1143,7 +1264,7 @@ class Recorder(Averages):
         return out
 
     def state_dict(self):
-        simple = lambda m: {k: v for k, v in vars(m).items() if isinstance(v, (Tensor, int, float, str, list))}
+        simple = lambda m: {k: v for k, v in vars(m).items() if _is_plain(v)}
         return dict(losses=self.losses, n_done=sum(map(len, self.done)), counts=self.train_mean.counts,
                     lrs=self.lrs, moms=self.moms, ends=self.ends, rows=self.values,
                     metrics=[simple(m) for _, m in self.metrics] if self.train_mean.values else [])
@@ -1188,7 +1309,7 @@ class Recorder(Averages):
         ax.legend()
         return ax
 
-# %% ../nbs/05_learner.ipynb #cell-76
+# %% ../nbs/05_learner.ipynb #cell-79
 def recorder_of(learn):
     "The learner's `Recorder`. Raises `ValueError` if it has none."
     if learn.recorder is None:
@@ -1212,7 +1333,7 @@ def _write_csv(path, rows):
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/05_learner.ipynb #cell-78
+# %% ../nbs/05_learner.ipynb #cell-81
 class Progress(Callback):
     "Bars, a table of epochs, and in a notebook a live plot of the losses."
     order, unique = 80, True
@@ -1287,7 +1408,7 @@ def _text(name, value):
     if name == 'time': return f'{int(value)//60:02d}:{int(value)%60:02d}'
     return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3e}'
 
-# %% ../nbs/05_learner.ipynb #cell-97
+# %% ../nbs/05_learner.ipynb #cell-100
 class GradientClip(Callback):
     """Scale the gradients so that their joint norm is at most `max_norm` (Pascanu et al. 2013, section 3.2); `norm`
     is the last one before clipping."""
@@ -1297,9 +1418,10 @@ class GradientClip(Callback):
         params = [p for g in learn.opt.param_groups for p in g['params']]
         self.norm = nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
 
-# %% ../nbs/05_learner.ipynb #cell-100
+# %% ../nbs/05_learner.ipynb #cell-103
 class GradientAccumulation(Callback):
-    "Step once every `n_batches` batches, and at the end of an epoch, with the gradient of one big batch."
+    """Step once every `n_batches` batches, and at the end of an epoch, with the gradient of one big batch (for a loss
+    that is a plain mean over its targets; cross-entropy with class weights divides by their sum)."""
     order, unique = 10, True   # before mixed precision unscales and before clipping
     def __init__(self, n_batches):
         if n_batches < 1: raise ValueError(f'n_batches is at least 1, not {n_batches}.')
@@ -1307,16 +1429,16 @@ class GradientAccumulation(Callback):
     def before_fit(self, learn): self.counts = []
     def before_backward(self, learn):
         if learn.stepped: self.counts = []   # a new window
-        if self.counts: learn.loss_grad = learn.loss_grad * (learn.n / self.counts[0])
+        if self.counts: learn.loss_grad = learn.loss_grad * (learn.n / (self.counts[0] or 1))
     def after_backward(self, learn): self.counts.append(learn.n)   # a cancelled backward pass counts for nothing
     def before_step(self, learn):
         last = learn.n_iter is not None and learn.iter + 1 == learn.n_iter
         if not self.counts or len(self.counts) < self.n_batches and not last: raise CancelStep
         grads = [p.grad for p in learn.model.parameters() if p.grad is not None]
-        torch._foreach_mul_(grads, self.counts[0] / sum(self.counts))
+        torch._foreach_mul_(grads, (self.counts[0] or 1) / (sum(self.counts) or 1))
     def after_step(self, learn): self.counts = []
 
-# %% ../nbs/05_learner.ipynb #cell-103
+# %% ../nbs/05_learner.ipynb #cell-106
 class TerminateOnNaN(Callback):
     "Ends the fit with a warning when a loss is NaN or infinite; looks every `every` batches."
     order = 60
@@ -1337,13 +1459,13 @@ class TerminateOnNaN(Callback):
                           'or look at that batch.'.format(*self.found))
             raise CancelFit
 
-# %% ../nbs/05_learner.ipynb #cell-106
+# %% ../nbs/05_learner.ipynb #cell-109
 class Monitor(Callback):
     "Base of callbacks that watch one of the recorder's values: `better` says whether it improved."
     def __init__(self, monitor='valid_loss', mode=None, min_delta=0.):   # mode: 'min' or 'max'
         if mode not in (None, 'min', 'max'): raise ValueError(f"mode is 'min' or 'max', not {mode!r}.")
         self.monitor, self.min_delta = monitor, min_delta
-        less_is_better = any(k in monitor for k in ('loss', 'error', 'mse', 'mae', 'nll', 'perplexity'))
+        less_is_better = any(k in monitor.lower() for k in ('loss', 'error', 'mse', 'mae', 'nll', 'perplexity'))
         self.mode = mode or ('min' if less_is_better else 'max')
         self.best = None
     def better(self, row):
@@ -1359,7 +1481,7 @@ class Monitor(Callback):
     def state_dict(self): return {'best': self.best}
     def load_state_dict(self, state): self.best = state['best']
 
-# %% ../nbs/05_learner.ipynb #cell-108
+# %% ../nbs/05_learner.ipynb #cell-111
 class EarlyStopping(Monitor):
     "Ends the fit when the value has not improved by more than `min_delta` for `patience` epochs."
     order = 60
@@ -1371,14 +1493,16 @@ class EarlyStopping(Monitor):
     def after_epoch(self, learn):
         row = last_row(learn)
         if row is None: return
-        self.waited = 0 if self.better(row) else self.waited + 1
-        if self.waited >= self.patience: raise CancelFit
+        if self.better(row): self.waited = 0
+        else:
+            self.waited += 1
+            if self.waited >= self.patience: raise CancelFit
     def state_dict(self): return super().state_dict() | {'waited': self.waited}
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.waited = state['waited']
 
-# %% ../nbs/05_learner.ipynb #cell-111
+# %% ../nbs/05_learner.ipynb #cell-114
 class EMA(Callback):
     """Exponential moving average of the weights, used for validation and left in the model at the end (Polyak &
     Juditsky 1992; the average as in Kingma & Ba 2015, section 7.2)."""
@@ -1387,7 +1511,11 @@ class EMA(Callback):
         if not 0 <= decay < 1: raise ValueError(f'decay is in [0, 1), not {decay}.')
         self.decay, self.avgs, self.depth = decay, None, 0
     def params(self, learn): return [p.data for p in learn.model.parameters()]
-    def before_fit(self, learn): self.avgs, self.depth = [p.clone() for p in self.params(learn)], 0
+    def before_fit(self, learn): self.avgs, self.depth = None, 0
+    def before_epoch(self, learn):   # not before_fit: a fit that goes on gets its weights, or averages, after that
+        params = self.params(learn)
+        if self.avgs is None: self.avgs = [p.clone() for p in params]
+        else: self.avgs = [a.to(p.device) for a, p in zip(self.avgs, params)]
     def after_step(self, learn): torch._foreach_lerp_(self.avgs, self.params(learn), 1 - self.decay)
     def swap(self, learn):
         for a, p in zip(self.avgs, self.params(learn)):
@@ -1404,15 +1532,20 @@ class EMA(Callback):
         if self.avgs and self.depth == 0: self.swap(learn)
         self.avgs = None
     def state_dict(self): return {'avgs': self.avgs}
-    def load_state_dict(self, state):
-        for a, s in zip(self.avgs, state['avgs']): a.copy_(s)
+    def load_state_dict(self, state): self.avgs = state['avgs']
 
-# %% ../nbs/05_learner.ipynb #cell-114
+# %% ../nbs/05_learner.ipynb #cell-117
 class CSVLogger(Callback):
     "Appends each epoch's values to a CSV file as it ends."
     order = 65
     def __init__(self, path='history.csv', append=False): self.path, self.append, self.header = Path(path), append, True
-    def before_fit(self, learn): self.header = not (self.append and self.path.exists())
+    def before_fit(self, learn):
+        self.header = not (self.append and self.path.exists() and self.path.stat().st_size)
+        if self.header or learn.recorder is None: return
+        with open(self.path, newline='', encoding='utf-8') as f: there = next(csv.reader(f), [])
+        if there != (here := ['epoch', *learn.recorder.names, 'time']):
+            raise ValueError(f"{self.path} has the columns {', '.join(there)}, and this fit gives {', '.join(here)}. "
+                             "Take another file.")
     def state_dict(self): return {'size': self.path.stat().st_size if self.path.exists() else 0}
     def load_state_dict(self, state):   # rows that the stopped run wrote after the checkpoint will come again
         self.header = not self.path.exists()
@@ -1427,7 +1560,7 @@ class CSVLogger(Callback):
             writer.writerow(row)
         self.header = False
 
-# %% ../nbs/05_learner.ipynb #cell-116
+# %% ../nbs/05_learner.ipynb #cell-119
 class TensorBoardLogger(Callback):
     "Writes losses and rates a batch, and values an epoch, for TensorBoard (`pip install tensorboard`)."
     order = 65
@@ -1449,7 +1582,7 @@ class TensorBoardLogger(Callback):
     def after_fit(self, learn):
         if getattr(self, 'writer', None): self.writer.close()
 
-# %% ../nbs/05_learner.ipynb #cell-117
+# %% ../nbs/05_learner.ipynb #cell-120
 def _git_commit():
     "Commit of the working folder, with a + if there are changes; None outside git."
     def git(*args):
@@ -1500,7 +1633,7 @@ def read_journal(path='journal.jsonl')->list:
                       stacklevel=2)
     return entries
 
-# %% ../nbs/05_learner.ipynb #cell-120
+# %% ../nbs/05_learner.ipynb #cell-123
 class Checkpoint(Monitor):
     """Writes `e<epoch>_b<batch>.ckpt` files to go on from, keeps the newest `keep`, and `best.safetensors` whenever
     the watched value improves."""
@@ -1536,5 +1669,6 @@ class Checkpoint(Monitor):
 
     def write(self, learn, epoch, batch):
         self.due = False
+        if (nan := learn.cb(TerminateOnNaN)) is not None: nan.look()   # nothing to go on from otherwise
         learn.checkpoint(self.path/f'e{epoch:05d}_b{batch:08d}.ckpt', epoch, batch)
         for old in _checkpoints(self.path)[:-self.keep]: old.unlink(missing_ok=True)

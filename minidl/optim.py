@@ -76,6 +76,8 @@ def check_group(
                              f"{_torch_keys[k]}")
         if k in _left_out and v:
             raise ValueError(f'{name}: {k}={v} is not offered; use the torch.optim class that has it, or leave it out')
+        if k == 'decoupled_weight_decay' and name in ('Adam', 'AdamW') and v != (name == 'AdamW'):
+            raise ValueError(f'{name}: {k}={v} in what was loaded; it is of the other of Adam and AdamW')
         if k in ('lr', 'eps', 'weight_decay') and not v >= 0:
             raise ValueError(f'{name}: {k} must be at least 0, got {v}')
         if k in ('momentum', 'alpha', 'betas') and not all(0 <= m < 1 for m in (v if k == 'betas' else [v])):
@@ -205,10 +207,11 @@ def roots(xs):   # a list of tensors without negative numbers
     return res
 
 # %% ../nbs/09_optimizers.ipynb #cell-66
-@stepper()
-def rms_ratio(ps, gs, exp_avg_sq, eps, **_):
-    "Divide the direction by the root of the mean square (Hinton's lecture 6e, 2012)."
-    size = roots(exp_avg_sq)
+@stepper(keeps='square_avg')   # torch's name for it in this optimizer, by which saved memories are exchanged
+def rms_ratio(ps, gs, square_avg, sqr_mom, eps, **_):
+    "Divide the direction by the root of its running mean square (Hinton's lecture 6e, 2012)."
+    average_sqr_grad(ps, gs, square_avg, sqr_mom)
+    size = roots(square_avg)
     torch._foreach_add_(size, eps)
     return torch._foreach_div(gs, size)
 
@@ -223,7 +226,7 @@ class RMSProp(StatefulOptimizer):
         weight_decay=0.,  # added to the gradient, times the parameter
         momentum=0.,      # momentum of the divided gradient
     ):
-        super().__init__(params, [l2_decay, average_sqr_grad, rms_ratio, momentum_step, sgd_step],
+        super().__init__(params, [l2_decay, rms_ratio, momentum_step, sgd_step],
                          lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
 
 # %% ../nbs/09_optimizers.ipynb #cell-73
@@ -246,7 +249,7 @@ def adam_ratio(ps, gs, exp_avg, exp_avg_sq, step, mom, sqr_mom, eps, **_):
 def adam_step(ps, gs, exp_avg, exp_avg_sq, step, lr, mom, sqr_mom, eps, **_):
     "`adam_ratio` and `sgd_step` in one operation."
     size, scale = adam_size(exp_avg_sq, step, mom, sqr_mom, eps)
-    torch._foreach_addcdiv_(ps, exp_avg, size, -lr*scale)
+    torch._foreach_addcdiv_(ps, exp_avg, size, -float(lr)*scale)   # a number also where lr is a tensor
 
 # %% ../nbs/09_optimizers.ipynb #cell-77
 class Adam(StatefulOptimizer):

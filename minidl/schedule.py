@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .learner import Callback, CancelFit, Learner, Recorder, ToDevice, _find_hyper, _get_rng, _set_rng
-from .learner import get_hyper, read_checkpoint, set_hyper, split_params
+from .learner import get_hyper, last_row, read_checkpoint, set_hyper, split_params
 
 # %% ../nbs/06_anneal.ipynb #cell-19
 def annealer(
@@ -458,7 +458,9 @@ class TorchScheduler(Callback):
     def after_step(self, learn):
         if self.per == 'batch': self.sched.step()
     def after_epoch(self, learn):
-        if self.per == 'epoch': self.sched.step(*[self.watched(learn.recorder.rows[-1])] if self.watches else [])
+        if self.per != 'epoch': return
+        if not self.watches: self.sched.step()
+        elif row := last_row(learn): self.sched.step(self.watched(row))   # none if the epoch was cancelled at once
     def watched(self, row):
         if self.monitor not in row:
             raise KeyError(f"ReduceLROnPlateau watches {self.monitor!r}, but an epoch has {', '.join(row)}.")

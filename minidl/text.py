@@ -10,7 +10,7 @@ __all__ = ['UNK', 'PAD', 'BOS', 'EOS', 'TK_REP', 'TK_WREP', 'TK_UP', 'TK_MAJ', '
            'label_for_lm']
 
 # %% ../nbs/11_text.ipynb #cell-2
-import functools, hashlib, html, inspect, json, multiprocessing, os, pickle, re, signal, textwrap, threading, time
+import dis, functools, hashlib, html, inspect, json, multiprocessing, os, pickle, re, signal, textwrap, threading, time
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -115,8 +115,10 @@ class Ragged(Sequence):
         return cls(np.concatenate([np.zeros(0, np.uint16), *arrays]), np.cumsum([0, *map(len, arrays)]))
 
     def take(self, positions):
-        "The arrays at `positions`, in this order."
-        positions = np.asarray(positions, np.int64)
+        "The arrays at `positions`, in this order; or those for which a mask, an array of bool, is true."
+        positions = np.asarray(positions)
+        if positions.dtype != bool: positions = positions.astype(np.int64)
+        positions = np.arange(len(self))[positions]         # a negative number counts from the end
         lengths = self.lengths[positions]
         offsets = np.concatenate([[0], lengths.cumsum()])
         shifts = np.repeat(self.offsets[positions] - offsets[:-1], lengths)
@@ -166,10 +168,11 @@ class TokenLists(Ragged):
 _WORD = re.compile(r'\n+|[^ \n]+')      # what is cut apart for itself: line breaks, and what stands between spaces
 
 def _read(item, errors):
-    "The text of a file, or a string itself. Raises ValueError for what is not UTF-8."
+    "The text of a file, or a string, without what Windows adds. Raises ValueError for what is not UTF-8."
     try:
-        if isinstance(item, str): return item if item.isascii() else item.encode('utf-8', errors).decode('utf-8')
-        return item.read_bytes().decode('utf-8-sig', errors).replace('\r\n', '\n')
+        if not isinstance(item, str): item = item.read_bytes().decode('utf-8', errors)
+        elif not item.isascii(): item = item.encode('utf-8', errors).decode('utf-8')
+        return item.removeprefix('\ufeff').replace('\r\n', '\n')
     except UnicodeError as e:
         what = f'The text {item[:40]!r}' if isinstance(item, str) else item
         raise ValueError(f"{what} is not UTF-8 ({e}). Convert it, or have such places replaced: "
@@ -248,24 +251,55 @@ def _splitter(kind, lang):
     return lambda word: [t.text for t in nlp(word)]
 
 # %% ../nbs/11_text.ipynb #cell-52
-_FORMAT = 1     # to be raised when the same settings give other tokens
+_FORMAT = 2     # to be raised when the same settings give other tokens
 
-def _source(rule):
-    try: return inspect.getsource(rule)
-    except (OSError, TypeError): return repr(rule.__code__.co_code)      # typed at a prompt
+@functools.cache
+def _source(code):
+    "Source of a function, and the names of the globals that it reads. Raises OSError for one typed at a prompt."
+    def names(code):
+        own = {i.argval for i in dis.get_instructions(code) if i.opname == 'LOAD_GLOBAL'}
+        return own.union(*(names(c) for c in code.co_consts if inspect.iscode(c)))      # of functions within it, too
+    return inspect.getsource(code), sorted(names(code))
+
+def _told(o, seen):
+    "What a function does, or what a value is, in types that can be compared. Raises TypeError where it cannot be told."
+    if o is None or isinstance(o, (str, int, float)): return o
+    if isinstance(o, (set, frozenset)): return frozenset(o)
+    if isinstance(o, (list, tuple)): return [_told(v, seen) for v in o]
+    if isinstance(o, dict): return [[_told(k, seen), _told(v, seen)] for k, v in o.items()]
+    if isinstance(o, re.Pattern): return [o.pattern, o.flags]
+    if inspect.ismodule(o): return o.__name__
+    if inspect.isbuiltin(o): return [o.__name__, _told(o.__self__, seen)]
+    if not inspect.isfunction(o): raise TypeError(f'{o!r} cannot be told.')
+    if o in seen: return seen.index(o)      # it calls itself, or was met before
+    seen.append(o)
+    source, names = _source(o.__code__)
+    around = {n: c.cell_contents for n, c in zip(o.__code__.co_freevars, o.__closure__ or ())}
+    around |= {n: o.__globals__[n] for n in names if n in o.__globals__}        # others are Python's own
+    return [source, _told([around, o.__defaults__, o.__kwdefaults__], seen)]
+
+# %% ../nbs/11_text.ipynb #cell-53
+_UNTOLD = OSError, TypeError, ValueError, RecursionError
+
+def _rule(rule):
+    "What a rule does, to see whether that has changed; the rule itself where it cannot be told."
+    try: return _told(rule, [])
+    except _UNTOLD: return rule
 
 def _cache_file(tok, items):
-    "Where the tokens of `items` are kept: a name made of everything that they depend on."
+    "Where the tokens of `items` are kept: a name made of everything that they depend on. None where that is unknown."
     try: spacy_version = metadata.version('spacy') if tok.tok == 'spacy' else None
     except metadata.PackageNotFoundError: spacy_version = None
-    rules = [_source(REGISTRY[name]) for name in (*tok.pre_rules, *tok.post_rules)]
-    digest = hashlib.blake2b(json.dumps([_FORMAT, spacy_version, tok.tok, tok.lang, tok.errors, rules]).encode())
+    settings = [_FORMAT, spacy_version, tok.tok, tok.lang, tok.errors]
+    try: settings = json.dumps([settings, _told(tok._rules(), [])], default=sorted)     # sets, which have no order
+    except _UNTOLD: return None
+    digest = hashlib.blake2b(settings.encode())
     for item in items:
         data = item.encode('utf-8', 'surrogatepass') if isinstance(item, str) else item.read_bytes()
         digest.update(b'%d %d ' % (isinstance(item, str), len(data)) + data)
     return cache_folder()/'tokens'/f'{digest.hexdigest()[:32]}.safetensors'
 
-# %% ../nbs/11_text.ipynb #cell-53
+# %% ../nbs/11_text.ipynb #cell-55
 def _check_sum(flat, offsets): return hashlib.blake2b(flat.tobytes() + offsets.tobytes()).hexdigest()
 
 def _load(file):
@@ -281,7 +315,7 @@ def _load(file):
     except (OSError, ValueError, KeyError, TypeError): pass
     warnings.warn(f'{file} is damaged; the texts are tokenized again.')
 
-# %% ../nbs/11_text.ipynb #cell-54
+# %% ../nbs/11_text.ipynb #cell-56
 def _make_room(folder, keep=4*2**30):
     "Delete what was not used for longest until the rest takes no more than `keep` bytes; the newest file stays."
     files = []
@@ -304,23 +338,26 @@ def _store(file, tokens):
     except OSError as e: warnings.warn(f'The tokens could not be kept in {file.parent} ({e}); the next run will '
                                        'tokenize again. MINIDL_CACHE names another folder.')
 
-# %% ../nbs/11_text.ipynb #cell-57
+# %% ../nbs/11_text.ipynb #cell-59
 def _undo_marks(tokens):
     "Tokens with what the marks among them say done."
-    tokens = iter(tokens)
+    tokens, marks = iter(tokens), {}        # marks that wait for their word, each kind once
     for t in tokens:
         if t in (PAD, BOS, EOS): continue
-        if t == TK_UP: yield next(_undo_marks(tokens), '').upper()
-        elif t == TK_MAJ: yield next(_undo_marks(tokens), '').capitalize()
-        elif t in (TK_REP, TK_WREP):
-            n, what = next(tokens, ''), next(_undo_marks(tokens), '')
-            n = min(int(n), 100) if n.isdecimal() else 1      # a language model may say xxrep 999999 or xxrep the
-            yield ('' if t == TK_REP else ' ').join([what]*n)
-        else: yield t
+        if t in (TK_UP, TK_MAJ): marks[t] = None
+        elif t in (TK_REP, TK_WREP): marks[t] = next(tokens, '')
+        else:
+            for mark, n in reversed(marks.items()):
+                if mark == TK_UP: t = t.upper()
+                elif mark == TK_MAJ: t = t.capitalize()
+                elif n.isdecimal():         # a language model may say xxrep the, or xxrep 999999
+                    t = ('' if mark == TK_REP else ' ').join([t]*min(int(n), 100))
+            marks = {}
+            yield t
 
 _GLUED = re.compile(r" (?=[.,;:!?…)\]}%]|n't\b|'(?:s|re|ve|ll|d|m)\b)|(?<=[(\[{$]) | ?(?=\n)|(?<=\n) ")
 
-# %% ../nbs/11_text.ipynb #cell-58
+# %% ../nbs/11_text.ipynb #cell-60
 PRE_RULES = (    # the rules for a text, before it is cut into tokens
     'fixup_text', 'sub_br', 'replace_rep', 'replace_wrep', 'spec_add_spaces', 'rm_useless_spaces')
 POST_RULES = 'replace_all_caps', 'deal_caps'    # the rules for a list of tokens
@@ -328,8 +365,10 @@ POST_RULES = 'replace_all_caps', 'deal_caps'    # the rules for a list of tokens
 def _names(rules):
     "Names of registered rules, which may be given as functions."
     names = [getattr(r, '__name__', r) for r in rules]
-    if lost := [n for n, r in zip(names, rules) if n not in REGISTRY or callable(r) and REGISTRY[n] is not r]:
-        raise ValueError(f"{', '.join(map(str, lost))} is no registered rule; put @register_tfm above the function.")
+    if lost := [r for n, r in zip(names, rules) if n not in REGISTRY or callable(r) and REGISTRY[n] is not r]:
+        way = 'import the module that defines it, with' if isinstance(lost[0], str) else 'put'
+        raise ValueError(f"{', '.join(getattr(r, '__name__', str(r)) for r in lost)} is no registered rule; {way} "
+                         '@register_tfm above the function.')
     return names
 
 def _checked(texts):
@@ -341,7 +380,7 @@ def _checked(texts):
                             'file. Drop such rows, or make them empty strings.')
     return texts
 
-# %% ../nbs/11_text.ipynb #cell-59
+# %% ../nbs/11_text.ipynb #cell-61
 @register_tfm
 @dataclass
 class Tokenizer:
@@ -352,8 +391,8 @@ class Tokenizer:
     lang:str = 'en'                     # language, for spaCy
     pre_rules:Sequence = PRE_RULES      # text -> text, in this order: registered functions, or their names
     post_rules:Sequence = POST_RULES    # tokens of a word -> tokens, called once for each different word
-    errors:str = 'strict'               # bytes that are not UTF-8: 'strict' is an error, 'replace' puts � there
-    cache:bool = True                   # keep the tokens of more than 200,000 characters on disk
+    errors:str = 'strict'               # what is not UTF-8: 'strict' is an error, 'replace' puts � there, in a str ?
+    cache:bool = True                   # keep the tokens of more than 200,000 characters on disk, where rules allow
 
     def __post_init__(self):
         self.pre_rules, self.post_rules = _names(self.pre_rules), _names(self.post_rules)
@@ -362,6 +401,8 @@ class Tokenizer:
                 raise ValueError(f"{name} is {' or '.join(map(repr, known))}, not {getattr(self, name)!r}.")
         if self.n_workers < 1: raise ValueError(f'n_workers is at least 1, not {self.n_workers}.')
         self._pool, self._words, self._made_for = None, {}, None
+
+    def _rules(self): return [REGISTRY[name] for name in (*self.pre_rules, *self.post_rules)]
 
     def clean(self, text):
         "`text` after the rules before tokens."
@@ -383,7 +424,8 @@ class Tokenizer:
 
     def tokenize(self, text:str)->list:
         "Tokens of one text, the plain way."
-        return add_eos_bos([t for word in _WORD.findall(self.clean(text)) for t in self.split(word)])
+        return add_eos_bos([t for word in _WORD.findall(self.clean(_read(text, self.errors)))
+                            for t in self.split(word)])
 
     def __call__(self,
         texts:Iterable,     # strings, or `Path`s of UTF-8 files
@@ -392,14 +434,14 @@ class Tokenizer:
         texts = _checked(texts)
         keep = self.cache and sum(len(o) if isinstance(o, str) else o.stat().st_size for o in texts) > 200_000
         file = _cache_file(self, texts) if keep else None
-        if keep and (found := _load(file)) is not None: return found
+        if file and (found := _load(file)) is not None: return found
         self._forget()
         size = min(1000, max(32, -(-len(texts)//(4*self.n_workers))))
         jobs = [texts[i:i+size] for i in range(0, len(texts), size)]
         alone = self.n_workers == 1 or len(jobs) < 2 or multiprocessing.current_process().daemon
         parts = (_tokenize(self, job) for job in jobs) if alone else self._in_workers(jobs)
         tokens = TokenLists.join(_with_bar(parts, len(jobs)))
-        if keep: _store(file, tokens)
+        if file: _store(file, tokens)
         return tokens
 
     def _in_workers(self, jobs):
@@ -421,8 +463,8 @@ class Tokenizer:
                                'again, with fewer n_workers or smaller files if it comes back.') from None
 
     def _forget(self):
-        "Words and workers that know other settings, or a rule's former self, are of no use."
-        now = self.tok, self.lang, self.errors, [REGISTRY[n] for n in (*self.pre_rules, *self.post_rules)]
+        "Words and workers that know other settings, or what a rule was before, are of no use."
+        now = self.tok, self.lang, self.errors, self._rules(), [_rule(r) for r in self._rules()]
         if now != self._made_for:
             self.close()
             self._words.clear()
@@ -439,7 +481,7 @@ class Tokenizer:
         "Readable text."
         return _GLUED.sub('', ' '.join(_undo_marks(tokens)))
 
-# %% ../nbs/11_text.ipynb #cell-71
+# %% ../nbs/11_text.ipynb #cell-73
 @register_tfm
 @dataclass
 class Numericalizer:
@@ -490,14 +532,14 @@ class Numericalizer:
                              f'{len(self.vocab or ())} tokens, from 0 on. Does it belong to these texts?')
         return [self.vocab[i] for i in ids]
 
-# %% ../nbs/11_text.ipynb #cell-80
+# %% ../nbs/11_text.ipynb #cell-82
 class LMLoader(EpochBatches):
-    """The texts as one stream in `bs` rows: batches (xb, yb) of `bptt` columns, int64, yb one token on. Each row
-    carries on where it stopped in the batch before; each token but the first is a target once. The last batches may
-    have a row less. Raises ValueError where there are too few tokens for the rows."""
+    """The texts as one stream in `bs` rows at most: batches (xb, yb) of `bptt` columns, int64, yb one token on. Each
+    row carries on where it stopped in the batch before; each token but the first is a target once. The last batches
+    may have a row less. Raises ValueError for no token to predict, or too few for the rows of several processes."""
     def __init__(self,
         ids:Ragged,             # numbers of each text; or a list of arrays
-        bs:int,                 # rows
+        bs:int,                 # rows, less where one would be empty
         bptt:int,               # columns of a batch
         shuffle:bool=False,     # the texts in another order in each epoch, which (seed, epoch) decide
         seed:int=0,
@@ -509,7 +551,9 @@ class LMLoader(EpochBatches):
         self.bptt, self.rank, self.n_ranks = bptt, rank, n_ranks
         if bptt < 1: raise ValueError(f'bptt is at least 1, not {bptt}.')
         if n_ranks > 1 and bs < 2: raise ValueError('Each process needs at least two rows of the stream: bs=2 or more.')
-        n, rows = len(self.ids.flat) - 1, bs*n_ranks
+        n, self.rows = len(self.ids.flat) - 1, bs       # rows of this process
+        if n_ranks == 1 and n > 0: self.rows = -(-n // -(-n//bs))       # a row that would be empty is left out
+        rows = self.rows*n_ranks
         self.n_columns = -(-n//rows)
         self.short = rows*self.n_columns - n        # how many columns the last row lacks
         if n < 1 or self.short >= self.n_columns:
@@ -520,7 +564,7 @@ class LMLoader(EpochBatches):
         "(first column, end, rows) of each batch."
         whole, last = self.n_columns - self.short, self.rank == self.n_ranks - 1
         cut = lambda a, b, rows: [(i, min(i + self.bptt, b), rows) for i in range(a, b, self.bptt)]
-        return cut(0, whole, self.bs) + cut(whole, self.n_columns, self.bs - last)
+        return cut(0, whole, self.rows) + cut(whole, self.n_columns, self.rows - last)
 
     def __len__(self): return -(-(self.n_columns - self.short)//self.bptt) + -(-self.short//self.bptt)
 
@@ -528,7 +572,7 @@ class LMLoader(EpochBatches):
         epoch, skip = self.epoch, self.skip
         self.epoch, self.skip = epoch + 1, 0
         stream = self.ids.take(self.order(epoch)).flat if self.shuffle else self.ids.flat
-        starts = self.n_columns*(self.rank*self.bs + np.arange(self.bs))
+        starts = self.n_columns*(self.rank*self.rows + np.arange(self.rows))
         for a, b, rows in self.spans()[skip:]:
             cut = np.stack([stream[i + a:i + b + 1] for i in starts[:rows]])           # (rows, columns + 1)
             cut = torch.from_numpy(cut.astype(np.int64))
@@ -539,7 +583,7 @@ class LMLoader(EpochBatches):
         "The rows of one process of several."
         return LMLoader(self.ids, self.bs, self.bptt, self.shuffle, self.seed, rank, n_ranks)
 
-# %% ../nbs/11_text.ipynb #cell-87
+# %% ../nbs/11_text.ipynb #cell-89
 def pad_collate(
     samples:list,           # (ids,) or (ids, target) of each text; ids are int64 tensors (len,)
     pad_idx:int=PAD_ID,     # the number that fills up
@@ -556,7 +600,7 @@ def pad_collate(
         row[start:start + len(t)] = torch.as_tensor(t)
     return (ids, lengths), *map(default_collate, targets)
 
-# %% ../nbs/11_text.ipynb #cell-92
+# %% ../nbs/11_text.ipynb #cell-94
 class LengthBatches(EpochPairs):
     "`EpochPairs` of items of about equal length."
     def __init__(self,
@@ -582,7 +626,7 @@ class LengthBatches(EpochPairs):
         turn = torch.cat([longest[None], turn[turn != longest]])
         return torch.cat([batches[turn].flatten(), mixed[n_full:]])
 
-# %% ../nbs/11_text.ipynb #cell-95
+# %% ../nbs/11_text.ipynb #cell-97
 class TextList(ItemList):
     "Texts as files, as strings, or as the numbers of their tokens."
     extensions, settings = ('.txt',), ('pad_first',)
@@ -622,7 +666,7 @@ class TextList(ItemList):
     def show_items(self, xs, titles, width=100, **kwargs):
         for x, title in zip(xs, titles): print(f'{title or ""}\t{textwrap.shorten(x, width)}')
 
-# %% ../nbs/11_text.ipynb #cell-98
+# %% ../nbs/11_text.ipynb #cell-100
 def text_vocab(
     dls,        # `DataLoaders` of texts, of a language model or a classifier
 )->list:        # tokens, in the order of their numbers
@@ -631,16 +675,20 @@ def text_vocab(
         if isinstance(p, Numericalizer): return p.vocab
     raise ValueError('These loaders have no vocabulary of texts; label with proc_x=[Tokenizer(), Numericalizer()].')
 
-# %% ../nbs/11_text.ipynb #cell-103
+# %% ../nbs/11_text.ipynb #cell-105
 class LMPipe(Pipe):
     "The `Pipe` of a language model, where inputs and targets are rows of text."
     vocab = property(lambda self: text_vocab(DataLoaders(None, pipe=self)), doc='The tokens.')
     c_out = property(lambda self: len(self.vocab))
 
-    def test_dl(self, items, bs=1, bptt=70, **kwargs):
-        "The stream of new texts, in their order."
+    def test_dl(self, items, bs=1, bptt=None, **kwargs):
+        "The stream of new texts, in their order; `bptt` columns at a time, None: 70, but a text alone as a whole."
+        if isinstance(items, (str, Path)):
+            raise TypeError(f'test_dl takes a list of texts, and got one ({str(items)[:200]}).')
         items = list(getattr(items, 'items', items))
+        if not items: raise ValueError('There are no texts to make a stream of; give one at least.')
         for p in self.proc_x: items = p(items)
+        if bptt is None: bptt = max(1, len(items[0]) - 1) if len(items) == 1 else 70    # as `predict` wants one batch
         return LMLoader(items, bs, bptt)
 
     def decode(self, batch, n=None):
@@ -651,6 +699,11 @@ class LMPipe(Pipe):
     def show_batch(self, batch, n=8, width=100, **kwargs):
         for x, y in self.decode(batch, n): print(textwrap.shorten(x, width))
 
+    def show_results(self, xb, yb, preds, n=8, width=100, **kwargs):
+        "Each row as it goes on, and below what was thought likeliest at each place."
+        for (_, y), (_, guess) in zip(self.decode((xb, yb), n), self.decode((xb, preds.argmax(-1)), n)):
+            print(textwrap.shorten(y, width), textwrap.shorten(guess, width), '', sep='\n')
+
     @property
     def spec(self): return super().spec | dict(name='make_lm_pipe')
 
@@ -660,7 +713,7 @@ def make_lm_pipe(**spec):
     pipe = make_pipe(**spec)
     return LMPipe(pipe.items, proc_x=pipe.proc_x)
 
-# %% ../nbs/11_text.ipynb #cell-104
+# %% ../nbs/11_text.ipynb #cell-106
 class LMLists(LabeledLists):
     "Training and validation texts, ready to become streams."
     def to_dls(self,

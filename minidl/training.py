@@ -75,9 +75,10 @@ class EpochBatches(Sampler):
 # %% ../nbs/04_minibatch_training.ipynb #cell-138
 def find_sampler(
     dl,   # a loader, of any kind
-):        # the loader, its batch sampler or its sampler: the first that has a method `set_epoch`, else None
+):        # the loader, its batch sampler or a sampler: the first that has a method `set_epoch`, else None
     "Whatever decides the order of a loader's epochs."
-    parts = dl, getattr(dl, 'batch_sampler', None), getattr(dl, 'sampler', None)
+    batches = getattr(dl, 'batch_sampler', None)
+    parts = dl, batches, getattr(dl, 'sampler', None), getattr(batches, 'sampler', None)
     return next((o for o in parts if hasattr(o, 'set_epoch')), None)
 
 # %% ../nbs/04_minibatch_training.ipynb #cell-141
@@ -109,7 +110,8 @@ class DataLoaders:
         return can_skip or skip == 0
 
     def one_batch(self):
-        "The first batch of the coming training epoch, of which it stays the first."
+        """The first batch of the coming training epoch, of which it stays the first (but not in a loader that shuffles
+        by a generator, as `DataLoader(shuffle=True)` does)."""
         sampler = find_sampler(self.train)
         position = (sampler.epoch, sampler.skip) if isinstance(sampler, EpochBatches) else None
         batch = next(iter(() if self.train is None else self.train), None)
@@ -156,6 +158,9 @@ def get_dl(
     if not (hasattr(ds, '__len__') and hasattr(ds, '__getitem__')):
         raise TypeError(f'A data set needs len(ds) and ds[i], and {type(ds).__name__} lacks one of them; '
                         'for a stream make a loader of your own and pass it to DataLoaders(train, valid).')
+    if own := {'batch_size', 'sampler', 'batch_sampler'}.intersection(kwargs):
+        raise TypeError(f"get_dl makes the batches itself, bs items each, and takes no {' or '.join(sorted(own))}; "
+                        'with a sampler make a loader of your own and pass it to DataLoaders(train, valid).')
     whole = type(ds) is TensorDataset and collate_fn is None    # exactly: a subclass may do more per item
     batches = EpochBatches(len(ds), bs, shuffle, drop_last, seed, as_tensor=whole)
     if pin_memory is None:

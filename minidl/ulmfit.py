@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .awd_lstm import (AWD_LSTM, LanguageModel, MemoryAdvice, RNNRegularizer, get_language_model,
                              lm_cross_entropy, lm_splitter)
-from .data import register_tfm
+from .data import CategoryProcessor, register_tfm
 from .learner import GradientClip, Learner, Perplexity, read_tensors, register, write_tensors
 from .schedule import _as_list, fit_one_cycle
 from .text import EOS, PAD_ID, SPECIAL_TOKENS, UNK_ID, LMLoader, TokenLists, text_vocab
@@ -29,7 +29,7 @@ from .transfer import _misfits
 # %% ../nbs/12_ulmfit.ipynb #cell-9
 def lm_learner(
     dls,                # `DataLoaders` of a language model, as `label_for_lm(...).to_dls` makes them
-    config:dict=None,   # arguments of `get_language_model`; None: the sizes of `pretrained`, else its defaults
+    config:dict=None,   # arguments of `get_language_model`; sizes and tied weights come from `pretrained` if left out
     drop_mult=1.,       # all dropouts are multiplied by this: the less text, the more dropout it takes
     pretrained=None,    # file of `save_encoder` to start from, of any vocabulary
     alpha=2., beta=1.,  # see `RNNRegularizer`
@@ -45,7 +45,11 @@ def lm_learner(
         raise TypeError('lm_learner needs loaders in which each token is labeled by the next one: make them with '
                         'label_for_lm(...).to_dls(bs, bptt).')
     vocab = text_vocab(dls)
-    if config is None: config = encoder_sizes(read_encoder(pretrained)[0]) if pretrained else {}
+    config = dict(config or {})
+    if pretrained:
+        weights, _ = read_encoder(pretrained)
+        tied = weights[_BY_TOKEN[0]] is weights[_BY_TOKEN[1]]
+        config = encoder_sizes(weights) | dict(tie_weights=tied) | config
     model = get_language_model(len(vocab), **config, drop_mult=drop_mult)
     if pretrained: load_encoder(model, pretrained, vocab)
     cbs = [RNNRegularizer(alpha, beta), GradientClip(clip), MemoryAdvice('bs', 'bptt'), *_as_list(cbs)]
@@ -112,7 +116,7 @@ def load_encoder(
     vocab:list,        # the tokens that `model` uses, in the order of their numbers
 )->float:              # share of them that the file knows
     """Give a model the weights of a pretrained one with another vocabulary, all of them or none. Raises `ValueError`
-    that lists every tensor of another size, and as `read_encoder`."""
+    that lists every tensor of another size, or says that weights are not tied, and as `read_encoder`."""
     weights, old = read_encoder(path)
     places = match_vocab(old, vocab)
     def ours(k): return isinstance(model, LanguageModel) or k.startswith('encoder.')
@@ -121,6 +125,10 @@ def load_encoder(
     if lines := _misfits(state, {k: (k, t) for k, t in weights.items()}, ()):
         raise ValueError(f'{path} does not fit this model, and nothing was loaded. Make the model with the sizes '
                          f'{encoder_sizes(weights)}.\n' + '\n'.join(lines))
+    emb, out = _BY_TOKEN[:2]        # one tensor, if tied: it cannot hold two
+    if out in state and state[out].data_ptr() == state[emb].data_ptr() and not torch.equal(weights[out], weights[emb]):
+        raise ValueError(f'{path} has other weights in its decoder than in its embedding, and in this model both are '
+                         'one. Make it with tie_weights=False.')
     model.load_state_dict(weights, strict=False)
     known = int((places >= 0).sum())
     share = known/len(vocab)
@@ -137,7 +145,11 @@ def generate(
     top_k:int=None,        # draw from so many of the likeliest tokens; None: from all
     seed:int=None,         # another seed, another text; None: by the global generator
 )->str:
-    "Let a language model go on with a text. Raises `ValueError` for a temperature or `top_k` that is not over 0."
+    """Let a language model go on with a text. Raises `TypeError` for another model, `ValueError` for a temperature or
+    `top_k` that is not over 0."""
+    if not isinstance(learn.model, LanguageModel):
+        raise TypeError('generate takes the learner of a language model, and this one has a '
+                        f'{type(learn.model).__name__}, which predicts no next token.')
     if temperature <= 0 or top_k is not None and top_k < 1:
         raise ValueError(f'temperature={temperature}, top_k={top_k}: both should be over 0.')
     model, proc_x, vocab = learn.model.eval(), learn.dls.pipe.proc_x, text_vocab(learn.dls)
@@ -201,7 +213,7 @@ class PoolingLinearClassifier(nn.Module):
         n, t = out.shape[:2]
         mask = (torch.arange(t, device=out.device) < real[:, None])[..., None]     # (n, t, 1)
         last, largest, total = (o[:n] for o in notes)
-        out = out.float()
+        out = out.to(torch.promote_types(out.dtype, torch.float32))     # sums of many numbers want 32 bits at least
         last = out[torch.arange(n, device=out.device), real - 1]
         largest = torch.maximum(largest, out.masked_fill(~mask, -math.inf).amax(1))
         total = total + out.masked_fill(~mask, 0.).sum(1)
@@ -209,7 +221,8 @@ class PoolingLinearClassifier(nn.Module):
 
     def forward(self, notes, lengths):   # of all texts; (bs,)
         last, largest, total = notes
-        return self.layers(torch.cat([last, largest, total/lengths[:, None]], 1))    # (bs, n_classes)
+        pooled = torch.cat([last, largest, total/lengths[:, None]], 1)      # (bs, 3*emb_sz)
+        return self.layers(pooled.to(self.layers[2].weight.dtype))          # (bs, n_classes)
 
 # %% ../nbs/12_ulmfit.ipynb #cell-46
 class TextClassifier(nn.Module):
@@ -331,8 +344,12 @@ def token_effects(
     label=None,          # the class that is asked about; None: the predicted one
     bs:int=64,           # copies of the text that are read at once
 )->tuple:                # tokens, and for each by how much it raises the log odds of `label`; and `label`
-    "How much each token of a text speaks for a class: what is lost when `xxunk` stands in its place."
+    """How much each token of a text speaks for a class: what is lost when `xxunk` stands in its place. Raises
+    `TypeError` for a learner that does not choose among classes."""
     pipe, model = learn.dls.pipe, learn.model.eval()
+    if not isinstance(getattr(pipe, 'proc_y', None), CategoryProcessor):
+        raise TypeError('token_effects takes the learner of a classifier that chooses one of several classes, and this '
+                        f'one has a {type(model).__name__} and no such classes.')
     ids = next(iter(learn.dls.test_dl([text])))[0][0]                    # (1, seq)
     copies = ids.repeat(ids.shape[1] + 1, 1)                                    # the last one stays as it is
     copies[range(len(copies) - 1), range(len(copies) - 1)] = UNK_ID
@@ -364,9 +381,10 @@ def show_effects(
     ax.set_position([0, 0, 1, 1 - 0.3/height])
     top = max(float(effects.abs().max()), 1e-6)
     for (left, line, t), effect in zip(places, effects.tolist()):
-        ax.text(left, line, t, family='monospace', fontsize=9, va='center',
+        ax.text(left, line, t, family='monospace', fontsize=9, va='center', parse_math=False,    # $$ is no formula
                 bbox=dict(boxstyle='square,pad=0.15', lw=0, color=plt.cm.PiYG(0.5 + 0.4*effect/top)))
-    ax.set(xlim=(0, width), ylim=(y + 0.7, -0.7), title=title)
+    ax.set(xlim=(0, width), ylim=(y + 0.7, -0.7))
+    ax.set_title(title, parse_math=False)
     ax.axis('off')
     return fig
 

@@ -105,6 +105,11 @@ def test_what_an_earlier_process_left_is_resumed(tmp_path):
     assert (tmp_path/'blob').read_bytes() == BLOB
 
 
+def test_the_folder_of_a_download_need_not_exist(tmp_path):
+    with Server(dict(blob=BLOB)) as s: fetch(s, tmp_path/'new'/'folder'/'blob')
+    assert (tmp_path/'new'/'folder'/'blob').read_bytes() == BLOB
+
+
 def test_a_server_that_ignores_range_is_read_from_the_start(tmp_path):
     with Server(dict(blob=BLOB), 'no_range') as s: fetch(s, tmp_path/'blob')
     assert (tmp_path/'blob').read_bytes() == BLOB

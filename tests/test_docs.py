@@ -280,6 +280,15 @@ def test_the_link_checker_finds_what_is_dead_and_what_comes_from_elsewhere(tmp_p
                      'sub/b.html loads https://a.b/c.js from elsewhere']
 
 
+def test_a_folder_without_pages_is_no_checked_website(tmp_path, monkeypatch):
+    for folder in tmp_path, tmp_path/'nowhere':
+        monkeypatch.setattr(sys, 'argv', ['build_docs.py', '--check', str(folder)])
+        with pytest.raises(SystemExit, match='has no pages'): docs.main()
+    (tmp_path/'index.html').write_text('<p>Here.</p>')
+    monkeypatch.setattr(sys, 'argv', ['build_docs.py', '--check', str(tmp_path)])
+    docs.main()
+
+
 def test_refreshing_leaves_unchanged_files_alone_and_drops_old_ones(tmp_path):
     new, old = tmp_path/'new', tmp_path/'old'
     for folder, files in (new, {'a': '1', 'b/c': '2'}), (old, {'a': '1', 'b/c': '0', 'd': '3'}):

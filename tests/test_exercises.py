@@ -6,6 +6,8 @@ import linecache
 import random
 import re
 import signal
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -302,6 +304,32 @@ def test_a_message_does_not_show_the_values_that_are_expected(ex):
     for wrong in torch.zeros(4), torch.zeros(3), torch.zeros(4, 1), secret.double(), [1.], None:
         text = said(n, lambda: wrong)
         assert sum(str(v)[:4] in text for v in secret.tolist()) <= 1, text
+
+
+AFRESH = """
+import sys
+import minidl
+from minidl.exercises import check
+from minidl.exercises.core import exercise, same
+import torch, numpy as np
+
+@exercise('99.9')
+def drawn(f):
+    "Numbers."
+    yield same(f(3).shape, (3,), 'a shape')
+
+print(check('99.9', lambda n: torch.from_numpy(np.random.rand(n))))
+def perplexity_of(model, ids, bptt): return 1.
+check('12.3', perplexity_of)
+assert not hasattr(minidl, 'awd_lstm')
+from minidl import awd_lstm
+import minidl.awd_lstm
+print(awd_lstm is sys.modules['minidl.awd_lstm'] is minidl.awd_lstm)
+"""
+
+def test_in_a_new_process_numpys_chance_is_fixed_and_no_module_is_left_behind():
+    out = subprocess.run([sys.executable, '-c', AFRESH], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ['99.9 drawn: right (a shape)', 'True']
 
 
 def test_random_state_default_dtype_and_grad_mode_are_left_alone(ex):

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import warnings
 import weakref
+from collections import UserDict, namedtuple
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler,
+                              SubsetRandomSampler, TensorDataset)
 
 from minidl import learner
 from minidl.learner import (EMA, EVENTS, Callback, CancelBackward, CancelBatch, CancelEpoch, CancelFit, CancelStep,
@@ -1141,3 +1144,285 @@ def test_a_validation_within_another_leaves_its_averages_alone():
     learn = Learner(nn.Linear(4, 3), get_dls(ds, ds, bs=16), F.cross_entropy, metrics=[accuracy], progress=False)
     assert learn.validate(cbs=Aside()) == learn.validate()
     assert torch.equal(learn.get_preds(cbs=Aside())[0], learn.get_preds()[0])
+
+
+# what reviewers found
+
+def test_a_loss_or_a_metric_of_one_number_may_have_a_dimension():
+    loss = lambda pred, targ: F.cross_entropy(pred, targ).reshape(1)
+    share = lambda pred, targ: (pred.argmax(1, keepdim=True) == targ[:, None]).float().mean(0)
+    learn = make(metrics=[accuracy, learner.Mean(share, 'share')])
+    right = learn.validate()
+    learn.loss_func = loss
+    assert learn.validate() == right and right['share'] == right['accuracy']
+
+@pytest.mark.parametrize('metric, what', [(lambda pred, targ: pred.mean(0), r'shape \(3,\)'),
+                                          (lambda pred, targ: {'a': 1}, 'a dict')])
+def test_a_metric_of_several_numbers_is_refused_by_its_name(metric, what):
+    with pytest.raises(ValueError, match=f'mine gives .*{what}'): make(metrics=learner.Mean(metric, 'mine')).validate()
+
+def test_a_loss_of_several_numbers_is_refused():
+    with pytest.raises(ValueError, match='loss gives a tensor of shape'):
+        make(loss_func=nn.CrossEntropyLoss(reduction='none')).fit(1)
+
+def test_a_metric_object_that_computes_several_numbers_is_refused_by_its_name():
+    class Both(Perplexity):
+        def compute(self): return dict(a=1., b=2.)
+    with pytest.raises(ValueError, match='both gives a dict'): make(metrics=Both).validate()
+
+@pytest.mark.parametrize('name', ['loss', 'valid_loss', 'epoch', 'time'])
+def test_a_metric_cannot_take_the_name_of_another_column(name):
+    with pytest.raises(ValueError, match=f'called {name}'): make(metrics=learner.Mean(accuracy, name))
+
+def test_a_metric_can_be_named():
+    named = functools.partial(top_k, 2)()
+    named.__name__ = 'second'
+    partial = functools.partial(accuracy)
+    partial.__name__ = 'mine'
+    learn = make(metrics=[accuracy, learner.Mean(accuracy, 'acc'), named, partial])
+    assert [n for n, _ in learn.metrics] == ['accuracy', 'acc', 'second', 'mine']
+
+# targets that do not count
+
+def padded(n=24, seq=6, seed=0):
+    "Sequences with padding: of some rows nothing counts."
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 3, (n, seq), generator=g)
+    for i in range(n): y[i, i % (seq + 1):] = -100
+    return TensorDataset(torch.randn(n, seq, 4, generator=g), y)
+
+def by_token(pred, targ): return F.cross_entropy(pred.flatten(0, 1), targ.flatten())
+by_token.ignore_index = -100
+
+def test_targets_that_the_loss_ignores_do_not_count_in_averages():
+    x, y = padded().tensors
+    learn = make(dls=get_dls(padded(), padded(), bs=3, valid_bs=5), loss_func=by_token, metrics=Perplexity)
+    right = by_token(learn.model(x), y)
+    found = learn.validate()
+    assert found['loss'] == pytest.approx(right.item(), rel=1e-6)
+    assert found['perplexity'] == pytest.approx(right.exp().item(), rel=1e-5)
+
+def test_another_ignored_class_does_not_count_either_also_where_nothing_else_is_in_a_batch():
+    x, y = samples(20).tensors
+    y[4:8] = 2
+    loss = functools.partial(F.cross_entropy, ignore_index=2)
+    learn = make(dls=get_dls(TensorDataset(x, y), TensorDataset(x, y), bs=4, valid_bs=4), loss_func=loss)
+    assert learn.validate()['loss'] == pytest.approx(loss(learn.model(x), y).item(), rel=1e-6)
+    two = dict(model=nn.Linear(4, 2), dls=get_dls(TensorDataset(x, y), bs=20))
+    with pytest.raises(ValueError, match='A target is 2'): make(SanityCheck(), **two).fit(1)
+    make(SanityCheck(), **two, loss_func=loss).fit(1)
+
+def test_accumulation_weighs_by_the_targets_that_count():
+    ds = padded()
+    ds.tensors[1][:, 0] = 1   # no batch without a target: its gradient would be NaN
+    whole = make(dls=get_dls(ds, bs=24), loss_func=by_token).fit(1)
+    parts = make(GradientAccumulation(8), dls=get_dls(ds, bs=3), loss_func=by_token).fit(1)
+    assert_close(weights(whole), weights(parts))
+
+def test_metrics_add_up_in_double_precision():
+    metric = rmse()
+    pred = torch.full((64,), 1.2345678901234567, dtype=torch.float64)
+    for _ in range(1000): metric.update(pred, torch.zeros(64, dtype=torch.float64))
+    assert metric.compute().item() == pytest.approx(1.2345678901234567, rel=1e-12)
+
+# models with several outputs
+
+Out = namedtuple('Out', 'logits value')
+
+class Output(dict):
+    "A dict with attributes, as some libraries' models give."
+    __getattr__ = dict.__getitem__
+
+class TwoHeads(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.body, self.value, self.kind = net(), nn.Linear(4, 1), kind
+    def forward(self, x):
+        both = self.body(x), self.value(x)
+        if self.kind is tuple: return both
+        return Out(*both) if self.kind is Out else Output(zip(Out._fields, both))
+
+def heads(pred): return (pred['logits'], pred['value']) if isinstance(pred, dict) else pred
+def two_losses(pred, targ):
+    logits, value = heads(pred)
+    return F.cross_entropy(logits, targ) + value.square().mean()
+
+@pytest.mark.parametrize('kind', [tuple, Out, Output])
+def test_all_outputs_of_a_model_are_predicted(kind):
+    seen = []
+    def metric(pred, targ):
+        seen.append(pred.logits if kind is Output else pred[0])
+        return accuracy(heads(pred)[0], targ)
+    learn = make(model=TwoHeads(kind), loss_func=two_losses, metrics=metric).fit(1)
+    x, y = samples(10, seed=1).tensors
+    learn.model.eval()
+    preds, targs, losses = learn.get_preds(with_loss=True)
+    assert type(preds) is kind and torch.equal(targs, y)
+    logits, value = heads(preds)
+    for got, right in zip((logits, value), heads(learn.model(x))): torch.testing.assert_close(got, right)
+    torch.testing.assert_close(losses, F.cross_entropy(logits, y, reduction='none') + value[:, 0].square())
+    one = learn.predict(x[0])
+    assert type(one) is kind and [tuple(t.shape) for t in heads(one)] == [(3,), (1,)]
+
+def test_a_batch_may_be_any_mapping():
+    class Named(nn.Linear):
+        def forward(self, a, b): return super().forward(a + b)
+    x, y = samples(8).tensors
+    batches = [(UserDict(a=x, b=x), y)]
+    learn = make(ToDevice('cpu'), model=Named(4, 3), dls=DataLoaders(batches, batches)).fit(1)
+    torch.testing.assert_close(learn.get_preds()[0], learn.model(x, x).detach())
+
+def test_what_cannot_be_joined_is_a_sentence():
+    class Scalar(nn.Linear):
+        def forward(self, x): return super().forward(x).mean()
+    with pytest.raises(TypeError, match='without dimensions.*with act'): make(model=Scalar(4, 3)).get_preds()
+
+def test_predict_refuses_what_holds_no_tensor():
+    with pytest.raises(TypeError, match='predict takes a tensor.*got a list'): make().predict([0., 0., 0., 0.])
+
+# the loader's own choice of items
+
+class Zeroed(DataLoader):
+    def __iter__(self): return ((x*0, y) for x, y in super().__iter__())
+
+class Pairs:
+    "Batches of indices of one's own, that take some."
+    def __iter__(self): return iter([[1, 3], [5]])
+    def __len__(self): return 2
+
+@pytest.mark.parametrize('loader, n', [
+    (lambda ds: DataLoader(ds, batch_sampler=Pairs()), 3),
+    (lambda ds: DataLoader(ds, 4, sampler=RandomSampler(ds, num_samples=8)), 8),
+    (lambda ds: DataLoader(ds, 4, sampler=RandomSampler(ds, replacement=True)), 20),
+    (lambda ds: DataLoader(ds, 4, sampler=SequentialSampler(range(8))), 8),
+    (lambda ds: DataLoader(ds, batch_sampler=BatchSampler(SequentialSampler(ds), 3, drop_last=True)), 20),
+    (lambda ds: DataLoader(ds, 4, shuffle=True, drop_last=True), 20)])
+def test_a_loader_that_takes_some_items_is_taken_as_it_is_and_others_in_order_and_whole(loader, n):
+    ds, learn = samples(20), make()
+    assert len(learn.get_preds(loader(ds))[0]) == n
+
+def test_a_loader_that_changes_its_batches_is_asked_for_them():
+    preds = make().get_preds(Zeroed(samples(20), 4))[0]
+    assert torch.equal(preds, preds[:1].expand_as(preds))
+
+@pytest.mark.parametrize('thing', [torch.randn(4, 4), samples(8)])
+def test_data_instead_of_a_loader_is_a_sentence(thing):
+    with pytest.raises(TypeError, match='A loader gives batches'): make().get_preds(thing)
+
+# a second fit
+
+class Order(Callback):
+    def __init__(self): self.seen = []
+    def before_batch(self, learn):
+        if learn.training: self.seen.append(learn.xb.tolist())
+
+def test_a_second_fit_sees_the_batches_of_later_epochs():
+    one, more = Order(), Order()
+    make(one).fit(3)
+    learn = make(more)
+    for _ in range(3): learn.fit(1)
+    assert one.seen == more.seen and one.seen[:3] != one.seen[3:6]
+    assert learn.epochs_done == 3
+
+def test_a_new_layer_is_not_left_untrained_in_silence():
+    learn = make().fit(1)
+    learn.model[3] = nn.Linear(8, 3)
+    with pytest.raises(ValueError, match=r'3\.weight, 3\.bias came into the model.*reset_opt=True'): learn.fit(1)
+    before = learn.model[3].weight.detach().clone()
+    learn.fit(1, reset_opt=True)
+    assert not torch.equal(learn.model[3].weight, before)
+    learn.model.append(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r'4\.weight'): learn.fit(1)
+
+# looking from within a fit
+
+class Each(Callback):
+    "Calls `do(learn)` at every announcement of `event`."
+    def __init__(self, event, do, order=0):
+        self.order = order
+        setattr(self, event, do)
+
+def test_looking_leaves_the_modes_of_parts_as_they_were():
+    learn = make(model=nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)))
+    learn.model[1].eval()
+    learn.get_preds()
+    assert not learn.model[1].training and learn.model[2].training
+
+def test_looking_at_the_end_of_a_part_does_not_hide_that_it_was_cut_short(tmp_path):
+    def stop(learn):
+        if learn.epoch == 1: raise CancelFit
+    looks = [Each('after_epoch', lambda learn: learn.validate(), order=50)]
+    found = []
+    for cbs in [], looks:
+        folder = tmp_path/str(len(found))
+        make(Each('before_batch', stop), Checkpoint(folder), *cbs).fit(3)
+        found.append([p.name for p in folder.glob('*.ckpt')])
+    assert found[0] == found[1] == ['e00001_b00000000.ckpt']
+
+# wrong use
+
+def test_the_arguments_of_another_library_are_a_sentence():
+    with pytest.raises(TypeError, match='the model comes first'): Learner(loaders(), net(), F.cross_entropy)
+    with pytest.raises(TypeError, match='methods named after events'): make(lambda learn: None)
+
+def test_a_class_of_losses_is_made_into_one():
+    assert isinstance(make(loss_func=nn.CrossEntropyLoss).fit(1).loss_func, nn.CrossEntropyLoss)
+
+@pytest.mark.parametrize('pred, targ, loss_func, what', [
+    (torch.randn(4, 3), torch.tensor([[0], [1], [2], [0]]), F.cross_entropy, r'squeeze\(1\)'),
+    (torch.randn(4, 3), torch.tensor([0, 1, 2, 0]).int(), F.cross_entropy, r'int32.*\.long\(\)'),
+    (torch.randn(4, 2), torch.tensor([0, 1, 1, 0]).bool(), nn.CrossEntropyLoss(), r'bool.*\.long\(\)'),
+    (torch.randn(4), torch.tensor([0, 1, 1, 0]), F.binary_cross_entropy_with_logits, r'\.float\(\)')])
+def test_targets_of_the_wrong_kind_are_a_sentence(pred, targ, loss_func, what):
+    with pytest.raises(ValueError, match=what): learner.check_targets(pred, targ, loss_func)
+
+def gaussian_nll(pred, targ): return F.gaussian_nll_loss(pred[:, 0], targ, pred[:, 1].exp())
+def masked_mse(pred, targ): return (pred[:, 0] - targ).square().mean()
+
+@pytest.mark.parametrize('loss_func', [gaussian_nll, masked_mse])
+def test_a_loss_is_not_judged_by_a_part_of_its_name(loss_func):
+    learner.check_targets(torch.randn(4, 2), torch.randn(4), loss_func)
+
+def test_rates_may_come_from_numpy(tmp_path):
+    learn = make(splitter=lambda m: [m[0], m[3]]).fit(np.int64(1), lr=np.array([0.1, 0.2]))
+    assert [g['lr'] for g in learn.opt.param_groups] == [0.1, 0.2]
+    learn.fit(1, lr=np.float32(0.5)).save(tmp_path/'m', with_opt=True)
+
+def test_a_number_for_a_tuple_is_refused():
+    opt = torch.optim.AdamW([dict(params=[torch.ones(1)]), dict(params=[torch.ones(1)])])
+    with pytest.raises(ValueError, match="'mom' and 'sqr_mom'"): set_hyper(opt, 'betas', (0.8, 0.9))
+    set_hyper(opt, 'betas', [(0.8, 0.9)]*2)
+    assert get_hyper(opt, 'sqr_mom', 0) == 0.9
+
+@pytest.mark.parametrize('name, mode', [('MAE', 'min'), ('RMSE', 'min'), ('valid_Loss', 'min'), ('Accuracy', 'max')])
+def test_what_is_better_is_known_by_names_in_capitals_too(name, mode): assert EarlyStopping(name).mode == mode
+
+def test_no_patience_ends_with_the_first_epoch_that_gains_nothing():
+    values = iter([3., 2., 2., 1.])
+    def falling(pred, targ): return 0.
+    class Value(Perplexity):
+        name = 'value'
+        def update(self, pred, targ): pass
+        def compute(self): return next(values)
+    learn = make(EarlyStopping('value', patience=0, mode='min'), metrics=Value).fit(4)
+    assert [row['value'] for row in learn.recorder.values] == [3., 2., 2.]
+
+def test_a_model_without_parameters_can_be_measured():
+    class Metric(Perplexity):
+        def to(self, device): self.device = device
+    learn = Learner(nn.Identity(), DataLoaders(None, [(torch.randn(4, 3), torch.arange(4) % 3)]), F.cross_entropy,
+                    metrics=Metric, default_cbs=False)
+    learn.validate()
+
+@register
+def staged_net(n=3):
+    rates = torch.linspace(0, 0.5, n)
+    return nn.Sequential(*[nn.Dropout(r.item()) for r in rates], nn.Linear(4, 3))
+
+def test_a_model_that_computes_with_numbers_when_it_is_made_can_be_exported(tmp_path):
+    state = torch.get_rng_state()
+    learn = make(model=staged_net())
+    torch.set_rng_state(state)
+    learn.export(tmp_path/'m')
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_equal(weights(learn), weights(load_learner(tmp_path/'m')))

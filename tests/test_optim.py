@@ -190,7 +190,9 @@ def test_copies_and_pickles_keep_their_steps(make):
 
 
 @pytest.mark.parametrize('ours, theirs, kwargs', [(SGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, dampening=0.5)),
-                                                  (Adam, torch.optim.Adam, {}), (AdamW, torch.optim.AdamW, {})])
+                                                  (Adam, torch.optim.Adam, {}), (AdamW, torch.optim.AdamW, {}),
+                                                  (RMSProp, torch.optim.RMSprop, {}),
+                                                  (RMSProp, torch.optim.RMSprop, dict(momentum=0.9))])
 @pytest.mark.parametrize('back', [False, True], ids=['from torch', 'to torch'])
 def test_states_are_exchanged_with_torch(ours, theirs, kwargs, back):
     first, second = (ours, theirs) if back else (theirs, ours)
@@ -202,6 +204,23 @@ def test_states_are_exchanged_with_torch(ours, theirs, kwargs, back):
     train(a, ps, range(5, 10))
     train(b, qs, range(5, 10))
     for p, q in zip(ps, qs): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('ours, theirs', [(Adam, torch.optim.AdamW), (AdamW, torch.optim.Adam)])
+def test_the_memory_of_the_other_weight_decay_is_refused(ours, theirs):
+    ps = params()
+    opt = theirs(ps)
+    train(opt, ps, range(2))
+    if 'decoupled_weight_decay' not in opt.param_groups[0]: pytest.skip('this torch does not note which one it is')
+    with pytest.raises(ValueError, match='decoupled_weight_decay'): ours(params()).load_state_dict(opt.state_dict())
+
+
+@pytest.mark.parametrize('make', [SGD, Adam, AdamW, RMSProp, LAMB])
+def test_a_rate_may_be_a_tensor(make):
+    ps, qs = params(), params()
+    train(make(ps, lr=0.1), ps, range(3))
+    train(make(qs, lr=torch.tensor(0.1)), qs, range(3))
+    for p, q in zip(ps, qs): torch.testing.assert_close(p, q)
 
 
 def test_a_bfloat16_copy_of_the_parameters_keeps_its_step_count_exactly():

@@ -182,6 +182,82 @@ def test_a_process_killed_between_two_checkpoints_goes_on_to_the_same_bits(tmp_p
     assert_same_run(make(*cbs(), train='foreign').fit(N_EPOCHS), again)
 
 
+def test_averages_that_begin_with_a_resumed_run_begin_with_its_weights(tmp_path):
+    make(Checkpoint(tmp_path)).fit(1, lr=0.1)
+    saved = read_checkpoint(tmp_path)
+    seen = []
+    class Look(Callback):
+        def before_train(self, learn): seen.append([a.clone() for a in learn.cb(EMA).avgs])
+    state = saved | dict(fit=dict(n_epochs=2, lr=0.1, wd=None))
+    torch.save(state, tmp_path/'longer.ckpt')
+    make(EMA(), Look(), Checkpoint(tmp_path)).fit(resume=tmp_path/'longer.ckpt')
+    names = [k for k, _ in net().named_parameters()]
+    for a, k in zip(seen[0], names): assert torch.equal(a, saved['model'][k])
+
+def test_what_was_frozen_stays_frozen(tmp_path):
+    frozen = lambda *more: make(*more, splitter=lambda m: [m[0], m[1:]])
+    learn = frozen(Checkpoint(tmp_path, every=1), Stop('after_batch', 1, 2)).freeze()
+    before = learn.model[0].weight.detach().clone()
+    with pytest.raises(RuntimeError): learn.fit(N_EPOCHS)
+    again = frozen(Checkpoint(tmp_path)).fit(resume=tmp_path)
+    assert torch.equal(again.model[0].weight, before) and not again.model[0].weight.requires_grad
+    assert_same_run(frozen().freeze().fit(N_EPOCHS), again)
+
+class Counts:
+    "A metric that keeps what it has seen in an array and a dict."
+    def __init__(self): self.reset()
+    def reset(self): self.table, self.more = np.zeros((3, 3)), {'n': 0}
+    def update(self, pred, targ):
+        np.add.at(self.table, (targ.numpy(), pred.argmax(1).numpy()), 1)
+        self.more['n'] += len(targ)
+    def compute(self): return float(self.table.diagonal().sum() / self.more['n'])
+
+def test_a_metric_goes_on_with_its_arrays_and_dicts(tmp_path):
+    tracked = lambda *more: make(*more, train_metrics=True)
+    def counted(*more):
+        learn = tracked(*more)
+        learn.metrics.append(('counts', Counts()))
+        return learn
+    whole, again = counted().fit(N_EPOCHS), stopped(tmp_path, Stop('after_batch', 1, 2), counted)
+    assert_same_run(whole, again)
+    assert [v['train_counts'] for v in values(whole)] == [v['train_counts'] for v in values(again)]
+
+def test_a_checkpoint_can_be_read_whatever_a_metric_keeps(tmp_path):
+    class Odd(Counts):
+        def reset(self):
+            super().reset()
+            self.functions, self.inner = [len], {'f': print}
+    learn = make(Checkpoint(tmp_path, every=1), train_metrics=True)
+    learn.metrics.append(('odd', Odd()))
+    learn.fit(1)
+    assert read_checkpoint(tmp_path)['epoch'] == 1
+
+def test_other_files_in_the_folder_of_checkpoints_are_left_alone(tmp_path):
+    for name in 'pretrained.ckpt', 'e1.ckpt', 'best_e00001_b00000000.ckpt': (tmp_path/name).write_text('mine')
+    make(Checkpoint(tmp_path)).fit(N_EPOCHS)
+    assert (tmp_path/'e00002_b00000000.ckpt').exists()
+    for name in 'pretrained.ckpt', 'e1.ckpt', 'best_e00001_b00000000.ckpt': assert (tmp_path/name).read_text() == 'mine'
+    assert read_checkpoint(tmp_path)['epoch'] == N_EPOCHS
+
+def test_a_checkpoint_is_not_replaced_by_one_of_nan(tmp_path):
+    class Poison(Callback):
+        def before_batch(self, learn):
+            if learn.training and (learn.epoch, learn.iter) == (1, 1): learn.xb = learn.xb*float('nan')
+    with pytest.warns(UserWarning, match='epoch 1, batch 1'):
+        make(Poison(), TerminateOnNaN(), Checkpoint(tmp_path, every=1)).fit(N_EPOCHS)
+    state = read_checkpoint(tmp_path)
+    assert (state['epoch'], state['batch']) == (1, 1)
+    assert all(t.isfinite().all() for t in state['model'].values())
+
+def test_a_table_of_other_columns_is_not_appended_to(tmp_path):
+    file = tmp_path/'log.csv'
+    make(CSVLogger(file)).fit(1)
+    make(CSVLogger(file, append=True)).fit(1)
+    with pytest.raises(ValueError, match='log.csv has the columns epoch, train_loss, valid_loss, accuracy, time'):
+        make(CSVLogger(file, append=True), train_metrics=True).fit(1)
+    assert len(file.read_text().splitlines()) == 3
+
+
 # ---- what resuming refuses
 
 def checkpoint(folder, *cbs):
@@ -220,6 +296,23 @@ def test_a_learner_that_refused_to_resume_is_as_it_was(tmp_path):
     learn = make()
     with pytest.raises(ValueError): learn.fit(resume=tmp_path)
     assert_same_weights(learn, make())
+
+class Refuses(Callback):
+    def state_dict(self): return {'kind': 1}
+    def load_state_dict(self, state): raise ValueError('not mine')
+
+class Accepts(Refuses):
+    def load_state_dict(self, state): pass
+Accepts.__name__ = 'Refuses'   # by which a checkpoint knows it
+
+@pytest.mark.parametrize('cb, splitter', [(Refuses, None), (Accepts, lambda m: [m[0], m[1:]])],
+                         ids=['callback', 'groups'])
+def test_a_learner_that_refuses_late_keeps_its_weights(cb, splitter, tmp_path):
+    checkpoint(tmp_path, Refuses())
+    change = lambda: make(cb(), Checkpoint(tmp_path), splitter=splitter)
+    learn = change()
+    with pytest.raises(ValueError, match='not mine|does not fit this learner'): learn.fit(resume=tmp_path)
+    assert_same_weights(learn, change())
 
 class Payload:
     def __init__(self, path): self.path = path

@@ -177,8 +177,11 @@ def test_a_lone_surrogate_is_told_or_replaced():
     assert Tokenizer(cache=False, errors='replace')(['bad \ud800'])[0] == [BOS, 'bad', '?', EOS]
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_tokens(tmp_path):
-    (tmp_path/'a.txt').write_bytes('\ufeffone\r\ntwo'.encode('utf-8'))
-    assert plain()([tmp_path/'a.txt'])[0] == [BOS, 'one', '\n', 'two', EOS]
+    for text in '\ufeffone\r\ntwo', 'one\r\ntwo':
+        (tmp_path/'a.txt').write_bytes(text.encode('utf-8'))
+        for tok in plain(), Tokenizer(cache=False):
+            want = [BOS, 'one', '\n', 'two', EOS]
+            assert list(tok([tmp_path/'a.txt', text])) == [want, want] and tok.tokenize(text) == want
 
 def test_without_spacy_a_sentence_says_what_to_install_and_the_plain_tokenizer_goes_on(monkeypatch):
     minidl.text._splitter.cache_clear()
@@ -202,11 +205,15 @@ def test_decode_survives_what_a_language_model_may_say():
                    ['xxeos', 'xxpad']):
         assert len(plain().decode(tokens)) < 1000
     assert plain().decode(['xxrep', '999999', 'a']) == 'a'*100
+    assert plain().decode(['xxup']*3000 + ['a']) == 'A'
+    for mark in 'xxrep', 'xxwrep': assert len(plain().decode([mark, '100']*4 + ['a'])) < 1000
+    assert plain().decode(['xxwrep', '2', 'xxmaj', 'so', 'xxrep', '3', '!', 'good']) == 'So So!!! good'
 
 def test_settings_that_make_no_sense_are_told():
     for how, words in [(dict(tok='bert'), "'spacy' or 'regex'"), (dict(errors='ignore'), "'strict' or 'replace'"),
                        (dict(n_workers=0), 'at least 1'), (dict(pre_rules=['nope']), 'no registered rule'),
-                       (dict(post_rules=[lambda t: t]), 'no registered rule')]:
+                       (dict(pre_rules=['nope']), 'import the module that defines it'),
+                       (dict(post_rules=[lambda t: t]), 'no registered rule; put @register_tfm')]:
         with pytest.raises(ValueError, match=words): Tokenizer(**how)
 
 def test_rules_can_be_left_out_and_a_changed_rule_is_used(monkeypatch):
@@ -389,6 +396,82 @@ def test_files_are_found_by_content_and_not_by_name(cache, tmp_path):
     paths[7].write_text(LONG[7].replace('rather', 'pretty'), encoding='utf-8')
     assert 'pretty' in tok(paths)[7] and 'pretty' not in before[7]
 
+STOP, PATTERN, TABLE = {'again'}, re.compile('rather'), {'text': ['rather']}
+def stopped(t): return t in STOP
+
+@register_tfm
+def by_a_set(tokens): return [t for t in tokens if t not in STOP]
+@register_tfm
+def by_a_helper(tokens): return [t for t in tokens if not stopped(t)]
+@register_tfm
+def by_a_pattern(tokens): return [t for t in tokens if not PATTERN.fullmatch(t)]
+@register_tfm
+def by_a_table(tokens): return [t for t in tokens if t not in TABLE['text']]
+
+@pytest.mark.parametrize('cached', [True, False])
+@pytest.mark.parametrize('rule, change', [
+    (by_a_set, dict(STOP={'again', 'text'})), (by_a_helper, dict(STOP={'again', 'text'})),
+    (by_a_helper, dict(stopped=lambda t: t == 'text')), (by_a_pattern, dict(PATTERN=re.compile('text'))),
+    (by_a_table, dict(TABLE={'text': ['rather', 'text']}))])
+def test_a_rule_that_looks_at_something_else_now_gives_other_tokens(rule, change, cached, monkeypatch):
+    tok = plain(cache=cached, post_rules=[deal_caps, rule])
+    assert 'text' in tok(LONG)[7] and tok(LONG)[7] == tok.tokenize(LONG[7])
+    for name, new in change.items(): monkeypatch.setitem(globals(), name, new)
+    assert 'text' not in tok(LONG)[7] and tok(LONG)[7] == tok.tokenize(LONG[7])
+
+def test_a_set_that_grows_is_seen_by_words_and_workers(monkeypatch):
+    monkeypatch.setitem(globals(), 'STOP', {'again'})
+    tok = plain(n_workers=2, post_rules=[by_a_set])
+    assert 'rather' in tok(LONG)[7]
+    STOP.add('rather')
+    assert 'rather' not in tok(LONG)[7]
+    tok.close()
+
+def test_rules_of_one_source_made_with_other_arguments_are_told_apart(cache):
+    def closed(word):
+        def drop(tokens): return [t for t in tokens if t != word]
+        return drop
+    def default(word):
+        def drop(tokens, word=word): return [t for t in tokens if t != word]
+        return drop
+    for make in closed, default:
+        for word in 'text', 'rather':
+            tokens = plain(cache=True, post_rules=[deal_caps, register_tfm(make(word))])(LONG)[7]
+            assert {'text', 'rather'} - set(tokens) == {word}
+
+AT_A_PROMPT = """
+from minidl.data import register_tfm
+from minidl.text import Tokenizer
+for word in 'cat', 'mat':
+    exec(f"@register_tfm\\ndef no(t): return t.replace({word!r}, 'dog')")
+    print(*Tokenizer(tok='regex', pre_rules=[no])(['the cat on the mat '*20]*600)[0][1:6])
+
+"""
+
+def test_rules_typed_at_a_prompt_and_methods_of_python_work_and_keep_nothing(cache):
+    out = subprocess.run([sys.executable, '-'], input=AT_A_PROMPT, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ['the dog on the mat', 'the cat on the dog'] and not cache.exists()
+    register_tfm(str.casefold)
+    assert 'a rather' in ' '.join(plain(cache=True, pre_rules=[str.casefold], post_rules=[])(LONG)[7])
+    assert not cache.exists()
+
+def test_the_name_in_the_cache_is_the_same_in_every_process(cache):
+    code = """import test_text
+from test_text import *
+test_text.STOP = set('abcdefgh')
+plain(cache=True, post_rules=[by_a_set, by_a_helper, by_a_pattern, by_a_table])(LONG)"""
+    for seed in '0', '1':       # of the order of sets
+        env = os.environ | dict(PYTHONHASHSEED=seed, PYTHONPATH=str(Path(__file__).parent))
+        subprocess.run([sys.executable, '-c', code], check=True, env=env)
+    assert len(list(cache.iterdir())) == 1
+
+def test_a_rule_may_call_itself_and_what_calls_it(monkeypatch):
+    def even(t): return t if len(t) < 2 else odd(t[1:])
+    def odd(t): return even(t[1:])
+    for rule in even, odd:
+        monkeypatch.setitem(minidl.text.REGISTRY, rule.__name__, rule)
+        assert plain(pre_rules=[rule])(['abcde']) and minidl.text._rule(rule) != rule
+
 @pytest.mark.parametrize('how', ['cut', 'empty', 'flipped', 'other'])
 def test_a_damaged_cache_file_is_told_and_written_again(cache, how):
     tokens = plain(cache=True)(LONG)
@@ -460,6 +543,11 @@ def test_a_ragged_array_reads_like_the_list_of_lists_that_it_holds(lists, data):
     a, b = data.draw(st.tuples(st.integers(-9, 9), st.integers(-9, 9)))
     assert ragged[a:b] == lists[a:b] and ragged[-1].tolist() == lists[-1]
     with pytest.raises(IndexError): ragged[len(lists)]
+    assert ragged.take([i - len(lists) for i in pick]) == [lists[i] for i in pick]
+    mask = data.draw(st.lists(st.booleans(), min_size=len(lists), max_size=len(lists)))
+    for chosen in mask, np.array(mask): assert ragged.take(chosen) == [o for o, m in zip(lists, mask) if m]
+    for beyond in len(lists), -len(lists) - 1:
+        with pytest.raises(IndexError): ragged.take([beyond])
 
 def test_numbers_take_two_bytes_where_they_fit_and_four_where_not():
     few = Numericalizer()(TokenLists.from_lists([['a', 'a', 'b']]))
@@ -506,9 +594,7 @@ lengths_bs_bptt = given(st.lists(st.integers(0, 12), min_size=1, max_size=20), s
                         st.booleans())
 
 def loader_or_sentence(ids, bs, bptt, **how):
-    n = sum(map(len, ids)) - 1
-    rows = bs*how.get('n_ranks', 1)
-    if n < 1 or rows*-(-n//rows) - n >= -(-n//rows):
+    if sum(map(len, ids)) < 2:
         with pytest.raises(ValueError, match='too few'): LMLoader(ids, bs, bptt, **how)
         return None
     return LMLoader(ids, bs, bptt, **how)
@@ -530,7 +616,8 @@ def test_the_stream_loses_no_token_and_doubles_none(lengths, bs, bptt, shuffle):
         assert all(x.shape == y.shape and x.shape[1] <= bptt and x.is_contiguous() and x.dtype == torch.int64
                    for x, y in got)
         n_rows = [len(x) for x, _ in got]
-        assert n_rows == sorted(n_rows, reverse=True) and set(n_rows) <= {bs, bs - 1}
+        assert n_rows == sorted(n_rows, reverse=True) and set(n_rows) <= {dl.rows, dl.rows - 1}
+        assert dl.rows == min(bs, -(-(len(stream) - 1)//dl.n_columns)) and dl.n_columns == -(-(len(stream) - 1)//bs)
     assert sorted(stream) == sorted(np.concatenate(ids))
 
 @settings(max_examples=100)
@@ -549,11 +636,19 @@ def test_going_on_in_the_middle_of_an_epoch_gives_the_rest_of_it(lengths, bs, bp
 def test_the_shares_of_several_processes_are_the_rows_of_one_large_batch(lengths, bs, bptt, n_ranks):
     ids = arrays(lengths)
     if (whole := loader_or_sentence(ids, bs*n_ranks, bptt, shuffle=True)) is None: return
-    dl = LMLoader(ids, 1, bptt, shuffle=True)
-    dl.bs = bs
+    dl = LMLoader(ids, bs, bptt, shuffle=True)
+    if n_ranks > 1 and whole.rows < bs*n_ranks:        # each process has to have as many
+        with pytest.raises(ValueError, match='too few'): share_train(dl, 0, n_ranks)
+        return
     shares = [batches(share_train(dl, r, n_ranks)) for r in range(n_ranks)]
     joined = [tuple(torch.cat(parts) for parts in zip(*bs)) for bs in zip(*shares)]
     assert same(joined, batches(whole))
+
+def test_a_stream_of_any_length_can_be_read_in_64_rows():
+    for n in 2, 64, 65, 66, 1001, 2945, 2946, 4000:
+        got = batches(dl := LMLoader([np.arange(n)], 64, 70))
+        assert torch.cat(read_rows(got)).tolist() == list(range(1, n)) and len(got) == len(dl)
+    assert LMLoader([np.arange(1001)], 64, 70).rows == 63
 
 def test_rows_go_on_in_the_next_batch():
     got = batches(LMLoader(arrays([50, 3, 40]), 4, 7))
@@ -577,7 +672,8 @@ def test_a_look_at_one_batch_does_not_use_up_an_epoch():
     assert torch.equal(xb, dls.one_batch()[0]) and torch.equal(xb, batches(dls.train)[0][0])
 
 @pytest.mark.parametrize('how, words', [(dict(bs=0, bptt=3), 'batch size'), (dict(bs=2, bptt=0), 'bptt'),
-                                        (dict(bs=9, bptt=3), 'too few'), (dict(bs=1, bptt=3, n_ranks=2), 'two rows')])
+                                        (dict(bs=9, bptt=3, n_ranks=2), 'too few'),
+                                        (dict(bs=1, bptt=3, n_ranks=2), 'two rows')])
 def test_a_stream_that_cannot_be_cut_is_told(how, words):
     with pytest.raises(ValueError, match=words): LMLoader(arrays([12]), **how)
     with pytest.raises(ValueError): LMLoader([], 1, 1)
@@ -598,6 +694,11 @@ def test_a_language_models_loaders_have_vocabulary_and_readable_batches(some, ca
     new = dls.test_dl(['A new text about a film.', 'Another one.'], bs=1, bptt=5)
     tokens = plain()(['A new text about a film.', 'Another one.'])
     assert torch.cat([y for _, y in new], 1).shape[1] == sum(map(len, tokens)) - 1
+    (x, y), = dls.test_dl(['A new text about a film. '*40])
+    assert x.shape == y.shape and x.shape[1] > 200          # a text alone is one batch
+    with pytest.raises(TypeError, match='list of texts, and got one'): dls.test_dl('A new text')
+    with pytest.raises(TypeError, match='list of texts, and got one'): dls.test_dl(Path('a.txt'))
+    with pytest.raises(ValueError, match='no texts'): dls.test_dl([])
     pipe = make_tfm(json.loads(json.dumps(dict(name=dls.pipe.spec['name'], settings=dls.pipe.spec['kwargs']))))
     assert type(pipe) is type(dls.pipe) and pipe.vocab == dls.vocab
 

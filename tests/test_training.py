@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from minidl.training import (DataLoaders, EpochBatches, accuracy, find_sampler, get_dl, get_dls, mix_seed,
                              no_decay_groups)
@@ -227,6 +227,16 @@ def test_a_loader_with_its_own_set_epoch_is_asked_first():
         def set_epoch(self, epoch, skip=0): self.at = epoch, skip
     dls = DataLoaders(Own([1]))
     assert dls.set_epoch(2, skip=5) and dls.train.at == (2, 5) and dls.one_batch() == 1
+
+@pytest.mark.parametrize('how', [dict(batch_size=3), dict(sampler=[1, 2]), dict(batch_sampler=[[1, 2]])])
+def test_a_sampler_of_ones_own_is_sent_to_ones_own_loader(how):
+    with pytest.raises(TypeError, match=f'takes no {next(iter(how))}.*DataLoaders'): get_dls(tensor_ds(10), bs=2, **how)
+
+def test_a_sampler_inside_a_batch_sampler_is_told_the_epoch():
+    sampler = DistributedSampler(tensor_ds(10), 2, 0)
+    dls = DataLoaders(DataLoader(tensor_ds(10), batch_sampler=BatchSampler(sampler, 2, False)))
+    dls.set_epoch(3)
+    assert sampler.epoch == 3
 
 def test_a_tuple_of_tensors_is_refused_as_a_data_set():
     x, y = tensor_ds(10).tensors

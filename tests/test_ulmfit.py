@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from minidl.awd_lstm import get_language_model
-from minidl.data import SplitData, label_by_func
+from minidl.data import SplitData, label_by_col, label_by_func
 from minidl.datasets import set_seed
-from minidl.fp16 import AMP
+from minidl.fp16 import AMP, MixedPrecision
 from minidl.learner import load_learner, read_tensors, write_tensors
 from minidl.text import (EOS, PAD_ID, SPECIAL_TOKENS, UNK_ID, Numericalizer, TextList, Tokenizer, label_for_lm,
                          pad_collate, text_vocab)
@@ -167,6 +167,29 @@ def test_learners_take_the_sizes_of_the_file_and_refuse_the_wrong_loaders(encode
         text_classifier_learner(text_dls(), SIZES | dict(n_hid=99), encoder=encoder_file)
 
 
+@pytest.mark.parametrize('tie', [True, False])
+def test_weights_are_tied_as_in_the_file(tie, tmp_path):
+    set_seed(0)
+    lm = lm_learner(lm_dls(), SIZES | dict(tie_weights=tie), drop_mult=0., progress=False, device='cpu').fit(2, 1e-2)
+    file = save_encoder(tmp_path/'lm.safetensors', lm)
+    for config in None, dict(hidden_p=0.5), dict(tie_weights=False):
+        again = lm_learner(lm_dls(), config, drop_mult=0., pretrained=file, progress=False, device='cpu')
+        assert again.validate() == lm.validate()
+        ties = again.model.decoder.linear.weight is again.model.encoder.embed.emb.weight
+        assert ties == (tie and config != dict(tie_weights=False))
+
+
+def test_weights_that_are_not_tied_are_not_read_into_one(tmp_path):
+    lm = lm_learner(lm_dls(), SIZES | dict(tie_weights=False), progress=False, device='cpu')
+    file = save_encoder(tmp_path/'lm.safetensors', lm)
+    tied = get_language_model(len(text_vocab(lm.dls)), **SIZES)
+    before = {k: t.clone() for k, t in tied.state_dict().items()}
+    with pytest.raises(ValueError, match='other weights in its decoder.*tie_weights=False'):
+        load_encoder(tied, file, text_vocab(lm.dls))
+    for k, t in tied.state_dict().items(): assert torch.equal(t, before[k])
+    load_encoder(get_text_classifier(len(text_vocab(lm.dls)), 2, **SIZES), file, text_vocab(lm.dls))
+
+
 def test_missing_labels_are_named():
     sd, proc_x = lists()
     with pytest.raises(ValueError, match='has no label'): label_by_func(sd, lambda o: None, proc_x=proc_x)
@@ -240,6 +263,23 @@ def test_gradients_under_autocast_reach_a_long_text_and_its_encoder():
         loss.backward()
         grads.append(model.encoder.rnns[0].lstm.weight_ih_l0.grad)
     assert grads[1] is not None and torch.nn.functional.cosine_similarity(*(g.flatten() for g in grads), dim=0) > 0.9
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16])
+def test_a_classifier_reads_in_any_precision(dtype):
+    ids, lengths = batch(some_texts(LENGTHS))
+    with torch.no_grad(): want, got = (m(ids, lengths) for m in (small_classifier().eval(),
+                                                                 small_classifier().eval().to(dtype)))
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), want, atol=1e-6 if dtype == torch.float64 else 0.02, rtol=0)
+
+
+def test_gradients_of_a_classifier_are_those_of_its_numbers():
+    model = small_classifier(bptt=3, drop_mult=0.).double().eval()
+    ids, lengths = batch(some_texts([7, 2]))
+    def logits(w): return torch.func.functional_call(model, {'encoder.rnns.0.lstm.weight_hh_l0': w}, (ids, lengths))
+    weight = model.encoder.rnns[0].lstm.weight_hh_l0.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(logits, weight, fast_mode=True)
 
 
 def test_a_text_without_tokens_is_a_sentence_and_one_token_is_enough():
@@ -331,9 +371,10 @@ def test_predict_takes_any_string_and_nothing_else():
         with pytest.raises(TypeError): learn.predict(what)
 
 
-def test_training_under_amp_and_with_long_texts_works():
+@pytest.mark.parametrize('half', [AMP, MixedPrecision])
+def test_training_in_half_precision_and_with_long_texts_works(half):
     learn = text_classifier_learner(text_dls(), SIZES | dict(bptt=3, max_len=3), progress=False, device='cpu',
-                                    cbs=AMP())
+                                    cbs=half())
     learn.fit(1)
     assert np.isfinite(learn.recorder.values[-1]['valid_loss'])
 
@@ -364,6 +405,31 @@ def test_a_loaded_language_model_goes_on_writing(lm, tmp_path):
     lm.export(tmp_path/'lm.safetensors')
     again = load_learner(tmp_path/'lm.safetensors', device='cpu')
     assert generate(again, 'a good', 8, seed=3) == generate(lm, 'a good', 8, seed=3)
+    for text in 'a good film', 'a good film , what a story . '*20:
+        want = lm.predict(text)
+        assert want.ndim == 2 and want.shape[1] == len(text_vocab(lm.dls)) and len(want) > 3
+        for _ in range(2): assert torch.equal(again.predict(text), want)
+
+
+def test_results_show_what_comes_and_what_was_thought_to_come(lm, capsys):
+    lm.fit(8, 2e-2)
+    capsys.readouterr()
+    lm.show_results(n=2, width=60)
+    first, second = capsys.readouterr().out.strip().split('\n\n')
+    xb, yb = next(iter(lm.dls.valid))
+    guess = lm.get_preds([(xb,)])[0].argmax(-1)
+    assert first.split('\n') == [textwrap.shorten(lm.dls.decode((t, t))[0][0], 60) for t in (yb, guess)] != second
+
+
+def test_the_wrong_learner_gets_a_sentence(lm):
+    learn = text_classifier_learner(text_dls(), SIZES, progress=False, device='cpu')
+    with pytest.raises(TypeError, match='language model, and this one has a TextClassifier'): generate(learn, 'a')
+    with pytest.raises(TypeError, match='one of several classes, and this one has a LanguageModel'):
+        token_effects(lm, 'a')
+    il = TextList([t for t, _ in TEXTS], table={'y': [float(len(t)) for t, _ in TEXTS]})
+    dls = label_by_col(SplitData.split_random(il, 0.25), 'y', proc_x=[Tokenizer(tok='regex'), Numericalizer()])
+    learn = text_classifier_learner(dls.to_dls(bs=8), SIZES, metrics=(), progress=False, device='cpu')
+    with pytest.raises(TypeError, match='one of several classes'): token_effects(learn, 'a')
 
 
 # Writing
@@ -424,6 +490,7 @@ def test_a_text_is_drawn_with_all_its_tokens():
     drawn = fig.axes[0].texts
     assert len(drawn) == 61 and drawn[-1].get_text() == '¶' and len({t.get_position()[1] for t in drawn}) > 5
     fig = show_effects(['a'], torch.zeros(1))
+    for dollars in 'a$$hole', '$\\foo$': show_effects([dollars], torch.ones(1), f'{dollars}: good').canvas.draw()
     plt.close('all')
 
 

@@ -846,6 +846,7 @@ def main():
     wrong, n_pages, n_links = check_links(folder)
     for sentence in wrong: print(sentence, file=sys.stderr)
     if wrong: sys.exit(f'{len(wrong)} dead links')
+    if not n_pages: sys.exit(f'{folder} has no pages.')
     if not args.check:
         print(f'{len(chapters)} chapters and {len(modules)} modules; open {os.path.relpath(folder)}/index.html')
     print(f'{n_links} links on {n_pages} pages, none dead')

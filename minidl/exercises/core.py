@@ -28,6 +28,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -289,7 +290,7 @@ class Answer:
                 raise Wrong(f'wrong arguments: {text}') from None
         before = [(name, t, t.detach().clone()) for key, a in named.items() for name, t in _tensors(a, key)]
         repeat = self.repeat and not self.ex.inplace and _plain(args) and _plain(kwargs)
-        rng = torch.get_rng_state(), random.getstate()
+        rng = torch.get_rng_state(), random.getstate(), np.random.get_state()
         out = self.f(*args, **kwargs)
         if not self.ex.inplace:
             for name, t, was in before:
@@ -297,7 +298,7 @@ class Answer:
                     raise Wrong(f'changes its argument `{name}` in place; work on a copy, or make a new tensor')
         if repeat:   # once is enough
             self.repeat, first = False, _copy(out)
-            torch.set_rng_state(rng[0]); random.setstate(rng[1])
+            torch.set_rng_state(rng[0]); random.setstate(rng[1]); np.random.set_state(rng[2])
             if not _alike(first, _copy(self.f(*args, **kwargs))):
                 raise Wrong('a second call with the same arguments gives another result; '
                             'does it keep something between calls?')
@@ -339,9 +340,9 @@ def _result(ex, state, detail='', passed=()):
 @contextmanager
 def _as_it_was():
     "Random states, default dtype, device and grad mode are fixed inside, and afterwards as they were."
-    np_random, learner, loaded = sys.modules.get('numpy.random'), sys.modules.get('minidl.learner'), set(sys.modules)
+    learner, loaded = sys.modules.get('minidl.learner'), set(sys.modules)
     registered = dict(learner.REGISTRY) if learner else {}
-    py, np_state, dtype = random.getstate(), np_random and np_random.get_state(), torch.get_default_dtype()
+    py, np_state, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
         with ExitStack() as stack:
@@ -349,18 +350,20 @@ def _as_it_was():
                 stack.enter_context(setting)
             if torch.get_default_device().type != 'cpu': stack.enter_context(torch.device('cpu'))
             torch.set_default_dtype(torch.float32)
-            torch.manual_seed(0); random.seed(0)
-            if np_random: np_random.seed(0)
+            torch.manual_seed(0); random.seed(0); np.random.seed(0)
             yield
     finally:
         if learner:                         # in place of a notebook's own classes there are those of its module now
             learner.REGISTRY.clear()
             learner.REGISTRY.update(registered)
         for name in set(sys.modules) - loaded:      # so whoever imports that module himself registers them again
-            if name.startswith('minidl.') and not name.startswith('minidl.exercises'): del sys.modules[name]
+            if not name.startswith('minidl.') or name.startswith('minidl.exercises'): continue
+            package, _, short = name.rpartition('.')
+            del sys.modules[name]
+            vars(sys.modules[package]).pop(short, None)     # where `from minidl import awd_lstm` would still find it
         torch.set_default_dtype(dtype)
         random.setstate(py)
-        if np_random: np_random.set_state(np_state)
+        np.random.set_state(np_state)
 
 
 _LIBRARIES = [sysconfig.get_path(kind) for kind in ('stdlib', 'purelib', 'platlib')]

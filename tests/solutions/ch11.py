@@ -145,7 +145,7 @@ class RandomColumns(LMLoader):
     def spans(self, epoch=None):
         g = torch.Generator().manual_seed(mix_seed(self.seed, self.running if epoch is None else epoch))
         whole, spans = self.n_columns - self.short, []
-        for a, end, rows in (0, whole, self.bs), (whole, self.n_columns, self.bs - 1):
+        for a, end, rows in (0, whole, self.rows), (whole, self.n_columns, self.rows - 1):
             while a < end:
                 b = min(end, a + self.width(g))
                 spans.append((a, b, rows))

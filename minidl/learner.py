@@ -860,9 +860,9 @@ class Learner:
             return {k.replace('valid_loss', 'loss'): float(v) for k, v in averages.compute(self).items()}
 
     def get_preds(self, dl=None, with_loss=False, act=None, cbs=None):
-        """Predictions for `dl` (the validation loader by default) in the order of its data set, on the CPU, and targets
-        (None if there are none); with `with_loss` also each sample's loss. `act` is applied to each batch of
-        predictions."""
+        """Predictions for `dl` (the validation loader by default) in the order of its data set, or of a sampler of your
+        own, on the CPU, and targets (None if there are none); with `with_loss` also each sample's loss. `act` is
+        applied to each batch of predictions."""
         dl = in_order(self._valid(dl))
         gather = Gather(with_loss, act)
         with self._aside(), self.added([gather, *_listed(cbs)]):

@@ -243,9 +243,10 @@ Learner.fit_flat_cos = fit_flat_cos
 
 # %% ../nbs/06_anneal.ipynb #cell-71
 def _keep_attrs(o):
-    "A function that gives `o` its present attributes back, and the lists and dicts among them their contents."
+    "A function that gives `o` its present attributes back, and the lists, dicts and tensors among them their contents."
     attrs = dict(vars(o))
     inside = [(v, copy.copy(v)) for v in attrs.values() if type(v) in (list, dict, set, OrderedDict)]
+    tensors = [(v, v.detach().clone()) for v in attrs.values() if isinstance(v, Tensor)]
     def back():
         vars(o).clear()
         vars(o).update(attrs)
@@ -253,6 +254,7 @@ def _keep_attrs(o):
             v.clear()
             if isinstance(v, list): v.extend(content)
             else: v.update(content)
+        for v, content in tensors: v.data.copy_(content)
     return back
 
 # %% ../nbs/06_anneal.ipynb #cell-73

@@ -480,6 +480,17 @@ def test_lr_find_leaves_no_trace(how, fitted, opt_func):
     assert counts.n > n
 
 
+def test_lr_find_puts_back_what_a_model_changes_in_place():
+    class Counts(nn.Linear):
+        def forward(self, x):
+            self.seen += len(x)
+            return super().forward(x)
+    model = Counts(6, 3)
+    seen = model.seen = torch.tensor(5)   # no buffer
+    get_learner(model=model).lr_find(n=5)
+    assert model.seen is seen and seen == 5
+
+
 def test_training_after_lr_find_equals_training_without_it():
     def run(find, **kwargs):
         learn = get_learner(**kwargs)

@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from .data import Normalize, register_tfm, to_rgb
+from .data import Normalize, _image, register_tfm
 
 # %% ../nbs/08a_augmentation.ipynb #cell-7
 FILTERS = {name: Image.Resampling[name.upper()] for name in     # names of ways to resize -> Pillow's constants
@@ -68,16 +68,7 @@ def _check_pair(tfm, name, hi):
 def _check_name(tfm, name, known):
     if getattr(tfm, name) not in known: raise _wrong(tfm, name, f"one of {', '.join(known)}")
 
-# %% ../nbs/08a_augmentation.ipynb #cell-29
-def _image(tfm, img):
-    "The image, in a mode whose pixels can be averaged. Raises `TypeError` for what is no Pillow image."
-    if not isinstance(img, Image.Image):
-        shape = f' of shape {tuple(img.shape)}' if isinstance(img, (Tensor, np.ndarray)) else ''
-        raise TypeError(f'{type(tfm).__name__} takes a Pillow image and got a {type(img).__name__}{shape}; in a list '
-                        'of item transforms it goes before to_tensor.')
-    return to_rgb(img) if img.mode in ('1', 'P', 'PA') else img
-
-# %% ../nbs/08a_augmentation.ipynb #cell-31
+# %% ../nbs/08a_augmentation.ipynb #cell-30
 def center_box(
     width:int,       # of the image, pixels
     height:int,      # of the image, pixels
@@ -107,7 +98,7 @@ class CenterCrop:
         img, size = _image(self, img), _hw(self.size)
         return crop_resize(img, center_box(*img.size, size, self.zoom), size, self.resample)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-37
+# %% ../nbs/08a_augmentation.ipynb #cell-36
 def dihedral(
     img:Image.Image,    # of any size
     k:int,              # 0 to 7; 0 leaves the image as it is
@@ -123,7 +114,7 @@ class RandomDihedral:
         img = _image(self, img)
         return img if rng is None else dihedral(img, rng.randrange(8))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-40
+# %% ../nbs/08a_augmentation.ipynb #cell-39
 PADDINGS = dict(zeros='constant', border='edge', reflection='symmetric')   # `grid_sample`'s names -> `np.pad`'s
 
 @register_tfm
@@ -152,7 +143,7 @@ class RandomCrop:
         left, upper = (n//2 if rng is None else rng.randint(0, n) for n in (img.width - w, img.height - h))
         return img.crop((left, upper, left + w, upper + h))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-43
+# %% ../nbs/08a_augmentation.ipynb #cell-42
 @register_tfm
 @dataclass
 class RandomResizedCrop:
@@ -185,7 +176,7 @@ class RandomResizedCrop:
         box = center_box(*img.size, size) if rng is None else self.draw_box(*img.size, rng)
         return crop_resize(img, box, size, self.resample)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-51
+# %% ../nbs/08a_augmentation.ipynb #cell-50
 def homography(
     src:Tensor,   # four points to read from, shape (..., 4, 2), each as (x, y)
     dst:Tensor,   # where to put them, shape (..., 4, 2)
@@ -199,7 +190,7 @@ def homography(
     h = torch.linalg.solve(torch.cat(rows, -2), torch.cat([u, v], -1))           # (..., 8)
     return torch.cat([h, torch.ones_like(h[..., :1])], -1).unflatten(-1, (3, 3))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-54
+# %% ../nbs/08a_augmentation.ipynb #cell-53
 CORNERS = torch.tensor([[-1., -1.], [1., -1.], [1., 1.], [-1., 1.]], device='cpu')   # (x, y), clockwise
 
 @register_tfm
@@ -224,7 +215,7 @@ class PerspectiveWarp:
         coeffs = homography((CORNERS*inside + 1)*half, (CORNERS + 1)*half).flatten()[:8].tolist()
         return img.transform(img.size, Image.Transform.PERSPECTIVE, coeffs, FILTERS[self.resample])
 
-# %% ../nbs/08a_augmentation.ipynb #cell-64
+# %% ../nbs/08a_augmentation.ipynb #cell-63
 def _tensor(v): return torch.as_tensor(v, dtype=torch.float64, device='cpu')   # whatever the default device is
 
 def _mats(*rows):
@@ -252,7 +243,7 @@ def shift_mat(
     "Matrices that move images."
     return _mats((1, 0, -2*_tensor(right)), (0, 1, -2*_tensor(down)), (0, 0, 1))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-66
+# %% ../nbs/08a_augmentation.ipynb #cell-65
 def shear_mat(
     degrees,      # by which upright lines lean to the right, a number or a tensor (n,)
     aspect=1.,    # width/height of the images
@@ -264,7 +255,7 @@ def flip_mat(flip)->Tensor:   # flip: a bool or a tensor of them (n,)
     "Matrices that mirror images left to right, where `flip` is true, shape (n, 3, 3)."
     return _mats((1 - 2*_tensor(flip), 0, 0), (0, 1, 0), (0, 0, 1))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-68
+# %% ../nbs/08a_augmentation.ipynb #cell-67
 def affine_batch(
     xb:Tensor,                        # images as floats, shape (bs, c, h, w)
     mats:Tensor,                      # where to read: (bs, 2, 3), (bs, 3, 3), or one matrix for all
@@ -292,7 +283,7 @@ def affine_batch(
         grid = (uvk[..., :2]/uvk[..., 2:]).unflatten(1, shape[2:])
     return F.grid_sample(xb.to(dtype), grid, mode, padding_mode, align_corners=False).to(xb.dtype)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-80
+# %% ../nbs/08a_augmentation.ipynb #cell-79
 @register_tfm
 @dataclass
 class AffineBatch:
@@ -329,7 +320,7 @@ class AffineBatch:
         mats = self.mats(len(xb), xb.shape[-1]/xb.shape[-2], generator)
         return affine_batch(xb, mats, padding_mode=self.padding_mode)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-87
+# %% ../nbs/08a_augmentation.ipynb #cell-86
 HALF_STEP = 1/512   # about half the distance between two bytes, as floats
 
 def light_batch(
@@ -347,7 +338,7 @@ def light_batch(
     changed = (xb.clamp(HALF_STEP, 1 - HALF_STEP).logit()*times + add).sigmoid()
     return torch.where((add == 0) & (times == 1), xb, changed)
 
-# %% ../nbs/08a_augmentation.ipynb #cell-89
+# %% ../nbs/08a_augmentation.ipynb #cell-88
 @register_tfm
 @dataclass
 class Brightness:
@@ -365,7 +356,7 @@ class Brightness:
         gray = 0.5 + 0.5*self.max_change*(2*u - 1)
         return light_batch(xb, add=gray.logit()*(on < self.p))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-90
+# %% ../nbs/08a_augmentation.ipynb #cell-89
 @register_tfm
 @dataclass
 class Contrast:
@@ -383,5 +374,5 @@ class Contrast:
         times = ((2*u - 1)*math.log(1/(1 - self.max_change))).exp()
         return light_batch(xb, times=torch.where(on < self.p, times, torch.ones_like(times)))
 
-# %% ../nbs/08a_augmentation.ipynb #cell-95
+# %% ../nbs/08a_augmentation.ipynb #cell-94
 norm_imagenette = Normalize(mean=(0.47, 0.48, 0.45), std=(0.29, 0.28, 0.30))   # for pixels from 0 to 1

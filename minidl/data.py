@@ -12,7 +12,7 @@ __all__ = ['IMAGE_EXTENSIONS', 'get_files', 'register_tfm', 'tfm_spec', 'make_tf
 
 # %% ../nbs/08_data_block.ipynb #cell-2
 import csv, functools, inspect, math, os, random, re, warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
@@ -36,15 +36,15 @@ from .training import DataLoaders, EpochBatches, mix_seed
 # %% ../nbs/08_data_block.ipynb #cell-13
 IMAGE_EXTENSIONS = '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'   # what `ImageList` looks for
 
-def _is_file(entry):
-    try: return entry.is_file()
+def _is(kind):
+    try: return kind()                  # entry.is_dir or entry.is_file
     except OSError: return False        # a link that leads to itself
 
 # %% ../nbs/08_data_block.ipynb #cell-14
 def get_files(
     path,               # folder to look in
     extensions=None,    # one ending or several, such as '.jpg', in either case; None: every file
-    recurse=True,       # look into the folders inside too; links to folders are not followed
+    recurse=True,       # look into the folders inside too, and through links to folders
     include=None,       # names of folders directly under `path` to look into, instead of all
 )->list:                # `Path`s, sorted
     """Files under `path`; what is hidden (its name begins with a dot) is left out.
@@ -60,14 +60,17 @@ def get_files(
     names = list(dict.fromkeys(include or ()))      # each once
     if missing := [name for name in names if not (path/name).is_dir()]:
         raise ValueError(f"{path} has no folder {', '.join(missing)}; it should have those named in include.")
-    found, folders = [], [path] if include is None else [path/name for name in names]
+    found, folders = [], [(o, ()) for o in ([path] if include is None else [path/name for name in names])]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        folder, above = folders.pop()
+        real = os.path.realpath(folder)
+        if real in above: continue          # a link back to a folder that we came through
+        with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith('.'): continue
-                if entry.is_dir(follow_symlinks=False):
-                    if recurse: folders.append(entry.path)
-                elif entry.name.lower().endswith(endings) and _is_file(entry): found.append(entry.path)
+                if _is(entry.is_dir):
+                    if recurse: folders.append((entry.path, (*above, real)))
+                elif entry.name.lower().endswith(endings) and _is(entry.is_file): found.append(entry.path)
     return [Path(o) for o in sorted(found)]
 
 # %% ../nbs/08_data_block.ipynb #cell-23
@@ -112,11 +115,16 @@ def upright(
     img:Image.Image,    # of any mode
     mode:str,           # the mode to bring it to: 'RGB' or 'L'
 )->Image.Image:
-    "The image turned as its EXIF tag says, in `mode`; pixels that need no change are not decoded yet."
+    """The image turned as its EXIF tag says, in `mode`; pixels that need no change are not decoded yet. Of 16 bits the
+    upper eight are kept; raises TypeError for 32 bits, of which nobody knows what is white."""
+    deep = img.mode.startswith('I;16') or img.mode == 'I' and img.format == 'PNG'   # a gray PNG before Pillow 11
     if (turn := _turn(img)) is not None:
         img = img.transpose(turn)
         img.info = {k: v for k, v in img.info.items() if k == 'transparency'}   # or it would be turned again next time
-    if img.mode.startswith('I;16'): img = Image.fromarray((np.asarray(img) >> 8).astype(np.uint8))
+    if deep: img = Image.fromarray((np.asarray(img) >> 8).astype(np.uint8))
+    if img.mode in ('I', 'F'):
+        raise TypeError(f'This image has 32 bits a pixel (mode {img.mode}), which would be clipped to bytes: scale it '
+                        'to 0..255 and save it as such.')
     if img.mode == 'P' and 'transparency' in img.info: img = img.convert('RGBA')
     return img if img.mode == mode else img.convert(mode)
 
@@ -154,6 +162,14 @@ def _size(size):
         raise ValueError(f'A size is a whole number of pixels, or (height, width); {size!r} is neither.')
     return int(sides[0]), int(sides[1])
 
+def _image(tfm, img):
+    "The image, in a mode whose pixels can be averaged. Raises `TypeError` for what is no Pillow image."
+    if not isinstance(img, Image.Image):
+        shape = f' of shape {tuple(img.shape)}' if isinstance(img, (Tensor, np.ndarray)) else ''
+        raise TypeError(f'{type(tfm).__name__} takes a Pillow image and got a {type(img).__name__}{shape}; in a list '
+                        'of item transforms it goes before to_tensor.')
+    return to_rgb(img) if img.mode in ('1', 'P', 'PA', 'CMYK', 'HSV', 'LAB', 'RGBX', 'YCbCr') else img
+
 def draft_jpeg(
     img:Image.Image,    # as `ImageList.open` gives it: a JPEG not yet decoded. Anything else stays as it is
     h:int,              # height that the whole image must keep at least, in pixels
@@ -180,7 +196,7 @@ class Resize:
 
     def __call__(self, img):
         h, w = _size(self.size)
-        img = draft_jpeg(img, h, w)
+        img = draft_jpeg(_image(self, img), h, w)
         if self.method == 'squish': return img.resize((w, h), Image.Resampling.BILINEAR)
         return ImageOps.fit(img, (w, h), Image.Resampling.BILINEAR)
 
@@ -266,7 +282,8 @@ class ItemList:
         items:Iterable,         # paths, texts, whatever `open` can open
         path='.',               # where they lie
         tfms=None,              # what a training item goes through, in this order
-        valid_tfms=None,        # what a validation or test item goes through; None: `tfms` without chance
+        valid_tfms=None,        # what a validation or test item goes through; None: `tfms` without chance, for which
+                                # a transform has to take `rng`: foreign ones that draw need valid_tfms beside them
         table:dict=None,        # further columns, {name: one value for each item}
     ):
         self.items, self.path, self.table = list(items), Path(path), table or {}
@@ -337,7 +354,11 @@ class ItemList:
         return o
 
     def take(self, positions):
-        "The items at `positions`, with their rows of the table."
+        "The items at `positions`, with their rows of the table. Raises TypeError for booleans."
+        positions = list(positions)
+        if any(isinstance(i, (bool, np.bool_)) for i in positions):
+            raise TypeError('take wants the numbers of the items, and not for each item whether: write '
+                            '[i for i, yes in enumerate(mask) if yes].')
         pick = lambda values: [values[i] for i in positions]
         return self.new(pick(self.items), {k: pick(v) for k, v in self.table.items()})
 
@@ -390,11 +411,12 @@ class ImageList(ItemList):
         "The image, of which a file's header alone is read: Pillow decodes the pixels when they are asked for."
         if isinstance(item, (Tensor, np.ndarray)):
             pixels = torch.as_tensor(item)
-            if pixels.dtype != torch.uint8 or pixels.ndim not in (2, 3):
-                raise TypeError('An image as numbers holds bytes (uint8), of shape (h, w), or (channels, h, w) as a '
-                                'tensor, (h, w, channels) as an array; this one has '
-                                f'{pixels.dtype} and {tuple(pixels.shape)}.')
             if isinstance(item, Tensor) and item.ndim == 3: pixels = pixels.permute(1, 2, 0)
+            n_channels = pixels.shape[2] if pixels.ndim == 3 else 1
+            if pixels.dtype != torch.uint8 or pixels.ndim not in (2, 3) or not 1 <= n_channels <= 4:
+                raise TypeError('An image as numbers holds bytes (uint8), of shape (h, w), or with 1 to 4 channels '
+                                '(channels, h, w) as a tensor, (h, w, channels) as an array; this one has '
+                                f'{pixels.dtype} and {tuple(item.shape)}.')
             img = Image.fromarray((pixels.squeeze(-1) if pixels.ndim == 3 else pixels).cpu().numpy())
         else: img = item.copy() if isinstance(item, Image.Image) else Image.open(item)  # a transform may change it
         return upright(img, self.mode)
@@ -532,9 +554,9 @@ class Prediction(NamedTuple):
 class Processor:
     """Turns labels into targets, and back; learns what it must know from the training labels alone.
 
-    A subclass has `c_out`, the number of outputs that its targets ask for, `loss_func`, and `fitted`, which tells
-    whether there is nothing left to learn."""
-    loss_func = None
+    A subclass has `c_out`, the number of outputs that its targets ask for, `loss_func`, `act`, which makes of outputs
+    what can be read and averaged, such as probabilities, and `fitted`, whether there is nothing left to learn."""
+    loss_func = act = None
     def fit(self, labels): "Learn from the training labels."
     def encode(self, label): "The target of a label, as a number or a list of numbers."
     def decode(self, target): "The label of a target."
@@ -570,7 +592,7 @@ class CategoryProcessor(Processor):
     "One class for each item: its number in the sorted vocabulary."
     vocab:list|None = None      # the classes in order; None: those of training, sorted
 
-    loss_func = staticmethod(F.cross_entropy)
+    loss_func, act = staticmethod(F.cross_entropy), staticmethod(functools.partial(torch.softmax, dim=-1))
     def __post_init__(self):
         if self.vocab is not None: self.vocab = list(self.vocab)
         self._index = {o: i for i, o in enumerate(self.vocab or ())}
@@ -585,7 +607,7 @@ class CategoryProcessor(Processor):
     def encode(self, label): return _known(label, self.vocab, self._index)
     def decode(self, target): return self.vocab[int(target)]
     def decode_pred(self, pred):
-        probs = pred.softmax(-1)
+        probs = self.act(pred)
         return Prediction(self.decode(probs.argmax(-1)), probs.argmax(-1), probs)
 
 # %% ../nbs/08_data_block.ipynb #cell-71
@@ -595,9 +617,9 @@ class MultiCategoryProcessor(Processor):
     "Any number of classes for each item: a 1 for each that applies."
     vocab:list|None = None      # the classes in order; None: those of training, sorted
     sep:str = ' '               # between the classes of a label that is a string
-    threshold:float = 0.5       # probability from which on a class is predicted
+    threshold:float = 0.5       # probability above which a class is predicted
 
-    loss_func = staticmethod(F.binary_cross_entropy_with_logits)
+    loss_func, act = staticmethod(F.binary_cross_entropy_with_logits), staticmethod(torch.sigmoid)
     __post_init__, fitted, c_out = CategoryProcessor.__post_init__, CategoryProcessor.fitted, CategoryProcessor.c_out
     def parts(self, label):
         if isinstance(label, str): return [o for o in label.split(self.sep) if o]
@@ -611,7 +633,7 @@ class MultiCategoryProcessor(Processor):
         return [float(i in hot) for i in range(len(self.vocab))]
     def decode(self, target): return [o for o, t in zip(self.vocab, target) if t > 0.5]
     def decode_pred(self, pred):
-        probs = pred.sigmoid()
+        probs = self.act(pred)
         target = (probs > self.threshold).float()
         return Prediction(self.decode(target), target, probs)
 
@@ -622,7 +644,7 @@ class RegressionProcessor(Processor):
     "One or several numbers for each item; targets have shape (bs, c_out)."
     c_out:int|None = None       # how many; None: as many as the first training label has
 
-    loss_func = staticmethod(F.mse_loss)
+    loss_func, act = staticmethod(F.mse_loss), staticmethod(lambda pred: pred)
     @property
     def fitted(self): return self.c_out is not None
     def fit(self, labels): self.c_out = len(self._numbers(labels[0]))
@@ -783,18 +805,22 @@ class Pipe:
     vocab = property(lambda self: getattr(self.proc_y, 'vocab', None))
     c_out = property(lambda self: getattr(self.proc_y, 'c_out', None))
     loss_func = property(lambda self: getattr(self.proc_y, 'loss_func', None))
+    act = property(lambda self: getattr(self.proc_y, 'act', None))
     c_in = property(lambda self: self.items.c_in)
 
     def test_dl(self,
-        items:Iterable,     # a list of whatever the items are: paths, Pillow images, ...
+        items:Iterable,     # a list, or a column of a table, of whatever the items are: paths, Pillow images, ...
         bs:int=64,          # batch size
         num_workers:int=0,  # processes that fetch items
         **kwargs,           # passed to `BatchLoader`
     )->BatchLoader:
         "Batches of new items in their order, without targets, treated as validation items are."
-        if isinstance(items, (str, Path, Image.Image, Tensor, np.ndarray)):
+        if isinstance(items, Mapping) or hasattr(items, 'columns'):
+            raise TypeError("test_dl takes a list of items, and got a table; give the column of the files: df['name'].")
+        names = isinstance(items, np.ndarray) and items.dtype.kind in 'OU'      # and not the pixels of an image
+        if isinstance(items, (str, Path, Image.Image, Tensor, np.ndarray)) and not names:
             raise TypeError(f'test_dl takes a list of items, and got one ({str(items)[:200]}).')
-        items = list(getattr(items, 'items', items))
+        items = list(items.items if isinstance(items, ItemList) else items)
         if not items: raise ValueError('There are no items to make a loader of; give one at least.')
         for p in self.proc_x: items = p(items)
         items = self.items.new(items)
@@ -830,13 +856,13 @@ class Pipe:
 
     @property
     def spec(self):
-        "How `load_learner` makes the pipe again; without the training transforms and without chance."
+        "How `load_learner` makes the pipe again: without the training transforms of items, with all of batches."
         il = self.items
         tfms = il.tfms if il.valid_tfms is None else il.valid_tfms
         return dict(name='make_pipe', args=[], kwargs=dict(
             kind=type(il).__name__, settings={k: getattr(il, k) for k in il.settings}, tfms=[tfm_spec(f) for f in tfms],
             proc_x=[tfm_spec(p) for p in self.proc_x], proc_y=None if self.proc_y is None else tfm_spec(self.proc_y),
-            batch_tfms=[tfm_spec(f) for f in self.batch_tfms if not _takes(f, 'generator')]))
+            batch_tfms=[tfm_spec(f) for f in self.batch_tfms]))
 
 # %% ../nbs/08_data_block.ipynb #cell-94
 @register_tfm
@@ -920,13 +946,18 @@ def label_with(
     sd:SplitData,       # the items
     labels:Callable,    # an `ItemList` -> one label for each of its items
     proc_x=None,        # function of a list of items, or several: applied to the items once, before training
-    proc_y=None,        # from labels to targets; None: by the first label, see `default_processor`
+    proc_y=None,        # a `Processor`, from labels to targets; None: by the labels, see `default_processor`
 )->LabeledLists:
-    "Label both sides: what there is to learn about labels and items is learned from the training side."
+    """Label both sides: what there is to learn about labels and items is learned from the training side. Raises
+    TypeError for a `proc_y` that is no `Processor`, ValueError for labels that are missing or do not fit."""
     proc_x, proc_y = _listed(proc_x), proc_y() if isinstance(proc_y, type) else proc_y
+    if not isinstance(proc_y, (Processor, type(None))):
+        raise TypeError(f'proc_y has to know the way back from targets to labels too, as a Processor does; {proc_y!r} '
+                        'is none. What a function does with a label can be done in the labeling function.')
     if not len(sd.train): raise ValueError('There are no training items; there should be one at least.')
     train_labels = _labels_of(sd.train, labels, proc_y)
-    if proc_y is None: proc_y = default_processor(train_labels[0])
+    if proc_y is None:      # one fraction among whole numbers, and all are numbers
+        proc_y = default_processor(next((y for y in train_labels if isinstance(y, float)), train_labels[0]))
     train = _labeled(sd.train, train_labels, proc_x, proc_y)
     valid = None
     if sd.valid is not None: valid = _labeled(sd.valid, _labels_of(sd.valid, labels, proc_y), proc_x, proc_y)

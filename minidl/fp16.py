@@ -93,7 +93,9 @@ def get_master(
     """Float32 copies of an optimizer's parameters (Micikevicius et al. 2017, section 3.1). Raises `ValueError` for a
     group that cannot be one vector."""
     model_pgs = [list(g['params']) for g in opt.param_groups]
-    wide = lambda p: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
+    def wide(p):   # integers, such as fixed positions, stay what they are
+        dtype = torch.promote_types(p.dtype, torch.float32) if p.is_floating_point() else p.dtype
+        return p.detach().to(dtype, copy=True)
     if not flat_master: return model_pgs, [[nn.Parameter(wide(p), p.requires_grad) for p in pg] for pg in model_pgs]
     for i, pg in enumerate(model_pgs): _check_flat(i, pg, opt)
     join = lambda pg: nn.Parameter(torch.cat([wide(p).flatten() for p in pg]), pg[0].requires_grad)

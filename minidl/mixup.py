@@ -7,7 +7,7 @@ __all__ = ['NoneReduce', 'reduce_loss', 'mixed_loss', 'Mixing', 'MixUp', 'cut_bo
            'LabelSmoothingCrossEntropy', 'reliability', 'calibration_error']
 
 # %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-2
-import inspect, math
+import math
 from functools import partial
 from numbers import Real
 
@@ -17,27 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .hooks import Hooks, find_layers
-from .learner import Callback, map_tensors
+from .learner import Callback, _signature, map_tensors, setting
 from .training import mix_seed
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-33
-def _signature(f):
-    "The parameters of a function, or of a module's forward; an empty dict for what does not tell."
-    try: return inspect.signature(f.forward if isinstance(f, nn.Module) else f).parameters
-    except (TypeError, ValueError): return {}
-
-def setting(
-    loss_func,   # a function, a module, or a partial of one
-    name,        # of the setting, such as 'ignore_index'
-):               # its value, or None
-    "A setting of a loss: the keyword of a partial, an attribute, or the default of a parameter."
-    if isinstance(loss_func, partial):
-        return loss_func.keywords[name] if name in loss_func.keywords else setting(loss_func.func, name)
-    if hasattr(loss_func, name): return getattr(loss_func, name)
-    default = getattr(_signature(loss_func).get(name), 'default', None)
-    return None if default is inspect.Parameter.empty else default
-
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-36
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-35
 class NoneReduce:
     """`with NoneReduce(loss_func) as f:` gives a loss that is not reduced over the batch. Afterwards, also after an
     error, `loss_func` is what it was."""
@@ -65,7 +48,7 @@ class NoneReduce:
     def __exit__(self, *error):
         if self.owner is not None: self.owner.reduction = self.kept.pop()
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-42
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-41
 def reduce_loss(
     loss:Tensor,             # losses, shape (bs, ...)
     reduction:str='mean',    # 'mean', 'sum', 'none', or 'batchmean': the sum over everything divided by bs
@@ -78,7 +61,7 @@ def reduce_loss(
     if reduction == 'none': return loss
     raise ValueError(f"A reduction is 'mean', 'sum', 'batchmean' or 'none', not {reduction!r}.")
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-46
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-45
 def target_weights(loss_func, targ, loss):
     "What each of `loss` counts in the mean of a cross-entropy, in its shape; None for losses that have a plain mean."
     ignore, weight = setting(loss_func, 'ignore_index'), setting(loss_func, 'weight')
@@ -95,7 +78,7 @@ def by_sample(loss, targ, n):
     raise ValueError(f"With reduction='none' the loss gave shape {tuple(loss.shape)} for {n} samples. To be mixed it "
                      "should give at least one number for each of them.")
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-47
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-46
 def mixed_loss(
     loss_func,       # a loss that `NoneReduce` takes
     pred,            # what the model made of the mixed inputs
@@ -116,7 +99,7 @@ def mixed_loss(
     weights = [target_weights(loss_func, t, l) for t, l in zip(targs, losses)]
     return reduce_loss(mix(*losses), reduction, None if weights[0] is None else mix(*weights))
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-51
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-50
 class Mixing(Callback):
     """Base of callbacks that mix each training batch with a shuffled copy of itself, `perm` being the partners and
     `share` (bs,) what is kept of each sample. Subclasses mix the inputs in `start`; the loss is mixed here.
@@ -139,7 +122,7 @@ class Mixing(Callback):
     def before_batch(self, learn):
         if not learn.training: return
         n, device = batch_size(learn.yb, type(self).__name__)
-        rng = np.random.default_rng(mix_seed(self.seed, learn.epoch, learn.iter))
+        rng = np.random.default_rng(mix_seed(self.seed, learn.epochs_done, learn.iter))
         self.perm = on_device(rng.permutation(n), device)
         self.start(learn, rng, n, device)
 
@@ -158,7 +141,7 @@ class Mixing(Callback):
         if self.loss_func is not None: learn.loss_func = self.loss_func
         self.perm = self.share = self.loss_func = None
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-53
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-52
 def tensors_in(b):
     "The tensors in nested tuples, lists and dicts, as a list."
     found = []
@@ -179,7 +162,7 @@ def on_device(a, device):
     t = torch.from_numpy(a)
     return (t.float() if t.is_floating_point() else t).to(device, non_blocking=True)
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-55
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-54
 class MixUp(Mixing):
     """Trains on weighted means of two samples each (Zhang et al. 2017), or of two activations (manifold mixup, Verma et
     al. 2019). Inputs are tensors of floats, of any rank, alone or in tuples, lists and dicts; all of them are mixed."""
@@ -229,7 +212,7 @@ class MixUp(Mixing):
         if self.inside is not None: self.inside.remove()
         self.inside = None
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-56
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-55
 class LayerMixer:
     "Replaces the output of one of several layers by `mix(output)`, from `begin` to `end` and while `on` is set."
     def __init__(self, model, layers, mix):
@@ -255,7 +238,7 @@ class LayerMixer:
     def remove(self):
         for hook in self.hooks: hook.remove()
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-70
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-69
 def cut_boxes(
     rng,          # a `numpy.random.Generator`
     area,         # how much of the whole each box is to have before it is clipped, array (bs,)
@@ -281,7 +264,7 @@ def box_mask(
         mask &= inside.view(len(lo), *[length if e == d else 1 for e in range(len(size))])
     return mask
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-74
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-73
 class CutMix(Mixing):
     """Trains on samples with a box pasted in from another one (Yun et al. 2019), each with a box of its own. Boxes go
     through all dimensions after batch and channels; in rank 2, (bs, n), they are intervals. Several inputs must agree
@@ -305,7 +288,7 @@ class CutMix(Mixing):
         def cut(x): return torch.where(inside if x.ndim == inside.ndim else inside[:, None], x[self.perm], x)
         learn.xb = map_tensors(cut, learn.xb)
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-91
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-90
 class LabelSmoothingCrossEntropy(nn.Module):
     """Cross-entropy with `eps` of each target spread evenly over all classes (Szegedy et al. 2016, section 7); equals
     `F.cross_entropy(..., label_smoothing=eps)`.
@@ -334,12 +317,14 @@ class LabelSmoothingCrossEntropy(nn.Module):
                              'classes are.')
         logp, keep = F.log_softmax(pred, axis), targ != self.ignore_index
         nll = -logp.gather(axis, targ.where(keep, 0).long().unsqueeze(axis)).squeeze(axis)  # the shape of targ
-        loss = torch.where(keep, (1-self.eps)*nll - self.eps*logp.mean(axis), 0.)
+        # without eps no mean: a logit of -inf, a class that is masked, would make it 0*inf, which is NaN
+        smooth = (1-self.eps)*nll - self.eps*logp.mean(axis) if self.eps else nll
+        loss = torch.where(keep, smooth, 0.)
         return reduce_loss(loss, self.reduction, keep)
 
     def extra_repr(self): return f'eps={self.eps}, reduction={self.reduction!r}'
 
-# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-103
+# %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-102
 def reliability(
     pred:Tensor,     # logits, shape (bs, k): of all samples at once, for a mean over batches is something else
     targ:Tensor,     # class indices, shape (bs,)

@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Rando
 
 from .learner import (EVENTS, Averages, Callback, CancelBatch, Checkpoint, CSVLogger, Gather,
                             GradientAccumulation, Journal, Mean, Progress, Recorder, TensorBoardLogger, map_tensors)
+from .norm import BatchNorm, RunningBatchNorm
 from .training import EpochBatches, find_sampler, mix_seed
 
 # A group ends with its last reference, and its threads with it. These functions take it as a default argument and
@@ -176,7 +177,11 @@ def share_valid(
     rank:int,      # which share
     n_ranks:int,   # of how many
 ):                 # (loader, whether it holds anything to count); None: every process should go through all
-    "Whole batches in their order, the first ones for rank 0 and so on: each sample is in exactly one share."
+    """Whole batches in their order, the first ones for rank 0 and so on: each sample is in exactly one share. Raises
+    `TypeError` for a loader with a `DistributedSampler`."""
+    if isinstance(getattr(dl, 'sampler', None), DistributedSampler):
+        raise TypeError('The validation loader has a DistributedSampler, which repeats items and leaves each process '
+                        'with a loss of its own. Give a loader of all items in order; Distributed shares it out.')
     if not isinstance(dl, DataLoader): return None
     batches = _sampler(dl)
     if isinstance(batches, RankBatches): return dl, True   # the training loader of a fit, a share already
@@ -230,23 +235,28 @@ class _AllSum(torch.autograd.Function):
 def sync_batch_norm(
     bn,         # an `nn.BatchNorm1d`, `2d` or `3d`
     x:Tensor,   # this process's share of a batch, shape (bs, c, ...)
+    own=True,   # False: the share is a stand-in, which counts for nothing
 )->Tensor:      # of the same shape
-    "What `bn` gives for the whole batch: mean and variance are those of all processes' shares."
+    """What `bn` gives for the whole batch: mean and variance are those of all processes' shares. Raises `ValueError`
+    for a batch with one value for each channel, which has no variance."""
     if not bn.training: return type(bn).forward(bn, x)
     dims = [0, *range(2, x.ndim)]
     shape = [-1] + [1]*(x.ndim-2)                           # (c, 1, ..., 1)
-    xf = x.float()
-    n = x.numel()/x.shape[1]
-    *total, n = _AllSum.apply(torch.cat([xf.sum(dims), xf.new_tensor([n])]))
+    xf = x if x.dtype == torch.float64 else x.float()
+    n_own = own*x.numel()/x.shape[1]
+    *total, n = _AllSum.apply(torch.cat([own*xf.sum(dims), xf.new_tensor([n_own])]))
+    if n_own <= 1 and n == 1:                               # who has more need not ask, and wait for the GPU
+        raise ValueError('Batch norm needs more than one value for each channel, and this batch has one item in all. '
+                         'Use drop_last=True.')
     mean = torch.stack(total)/n                             # (c,)
     centered = xf - mean.view(shape)
-    var = _AllSum.apply(centered.square().sum(dims))/n      # (c,)
+    var = _AllSum.apply(own*centered.square().sum(dims))/n  # (c,)
     if bn.track_running_stats:
         with torch.no_grad():
             bn.num_batches_tracked += 1
             mom = 1/bn.num_batches_tracked if bn.momentum is None else bn.momentum
-            bn.running_mean.lerp_(mean, mom)
-            bn.running_var.lerp_(var*n/(n-1), mom)
+            bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), mom)
+            bn.running_var.lerp_((var*n/(n-1)).to(bn.running_var.dtype), mom)
     out = centered * (var + bn.eps).rsqrt().view(shape)
     if bn.affine: out = out*bn.weight.view(shape) + bn.bias.view(shape)
     return out.to(x.dtype)
@@ -318,15 +328,25 @@ def _report(error, rank, size, timeout):
                        f'{timeout:.0f} seconds; look for the first error in what the processes printed.')
 
 # %% ../nbs/10b_scale.ipynb #cell-60
+def leaves_out(learn):
+    "Whether targets of a batch may be equal to the loss's `ignore_index`, and not counted: as in `count_targets`."
+    yb, ignored = learn.yb, learn._ignored
+    return isinstance(yb, Tensor) and ignored is not None and (yb.ndim > 1 or ignored != -100)
+
+# %% ../nbs/10b_scale.ipynb #cell-62
 class Distributed(Callback):
     """The fit of one process on many, which torchrun started: each has a copy of the model and takes its share of every
     batch, and all make the same step. `bs` is the batch size of each process. Without torchrun it does nothing. What a
-    script does, every process must do; only files and printing are for `is_main()` alone."""
+    script does, every process must do; only files and printing are for `is_main()` alone.
+
+    The shares are weighted by what a mean loss divides by: samples, or targets other than the loss's `ignore_index`. A
+    mean that divides by something else is not met where shares differ in it: cross-entropy with class weights divides
+    by the sum of its targets' weights, and MixUp or CutMix mix what an ignored target and its partner count."""
     order, unique = -45, True   # the model is where it will stay; and random numbers are drawn after this
     def __init__(self,
         backend=None,     # see `join_group`
         timeout=600.,     # seconds that a process waits for the others
-        sync_bn=False,    # batch norm over all processes' shares, see `sync_batch_norm`
+        sync_bn=False,    # PyTorch's batch norm over all processes' shares, see `sync_batch_norm`
         share=True,       # False: the training loader of each process gives batches of its own
         seed=0,           # of the random numbers of the ranks over 0, and of the order of foreign loaders
         **ddp,            # passed to `DistributedDataParallel`
@@ -335,7 +355,7 @@ class Distributed(Callback):
         self.timeout, self.sync_bn, self.share, self.seed, self.ddp = timeout, sync_bn, share, seed, ddp
         self.kept, self.parts, self.made, self.step_items = None, [], {}, None
         self.muted = self.no_sync = self.batches = None
-        self.norms = []
+        self.norms, self.stand_in = [], False
 
     # ---- a fit
     def before_fit(self, learn):
@@ -345,13 +365,21 @@ class Distributed(Callback):
         self.kept, self.error_before, self.parts, self.made = learn.dls, sys.exception(), [], {}
         learn.dls = copy(learn.dls)
         if self.share: learn.dls.train = share_train(learn.dls.train, self.rank, self.size, self.seed)
+        share_valid(learn.dls.valid, self.rank, self.size)   # raises now, and not after an epoch
         self.batches = find_sampler(learn.dls.train)
         self.muted = _Muted(learn) if self.rank else None
         self.norms = [m for m in learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        for m in self.norms if self.sync_bn else []: m.forward = types.MethodType(sync_batch_norm, m)
+        if self.sync_bn: self.sync_norms(learn.model)
         self.no_sync = lambda: self.sync_or_not(learn)
         learn.contexts.append(self.no_sync)
         sync_weights(learn.model)
+
+    def sync_norms(self, model):
+        if ours := [type(m) for m in model.modules() if isinstance(m, (BatchNorm, RunningBatchNorm))]:
+            raise ValueError(f'sync_bn=True synchronizes nn.BatchNorm1d, 2d and 3d, and this model has a '
+                             f'minidl.norm.{ours[0].__name__}. Take one of those instead, or leave sync_bn out.')
+        for m in self.norms:
+            m.forward = types.MethodType(lambda bn, x: sync_batch_norm(bn, x, own=not self.stand_in), m)
 
     def before_train(self, learn):
         if self.size == 1: return
@@ -367,8 +395,10 @@ class Distributed(Callback):
         if self.size == 1: return
         if not learn.training:
             if self.parts[-1][2]: raise CancelBatch
-        elif self.rank:   # rank 0 goes on with the random numbers of a single process, which checkpoints hold
-            seed = mix_seed(self.seed, self.rank, learn.epoch, learn.iter)
+            return
+        self.stand_in = isinstance(self.batches, RankBatches) and self.batches.sizes(learn.iter)[1] == 0
+        if self.rank:   # rank 0 goes on with the random numbers of a single process, which checkpoints hold
+            seed = mix_seed(self.seed, self.rank, learn.epochs_done, learn.iter)
             torch.default_generator.manual_seed(seed)
             if torch.cuda.is_available(): torch.cuda.manual_seed(seed)
 
@@ -382,17 +412,18 @@ class Distributed(Callback):
 
     def after_loss(self, learn):
         if self.size == 1 or not learn.training: return
-        mine, total = learn.n, None
-        if isinstance(self.batches, RankBatches):   # known without asking
+        mine = 0 if self.stand_in else learn.n
+        if isinstance(self.batches, RankBatches) and not leaves_out(learn):   # known without asking
             n_items, n_own = self.batches.sizes(learn.iter)
-            mine, total = (learn.n, n_items*learn.n/n_own) if n_own else (0, n_items*learn.n)
+            total = n_items*learn.n/max(n_own, 1)
             total = int(total) if total == int(total) else total
-        else: total = int(all_sum(torch.tensor(learn.n)))
-        if mine: self.own.append(mine)
-        else: learn.yb = None   # a stand-in, which no metric should see
-        self.weight, learn.n = self.size*mine/total, total
-        loss = learn.loss.detach()
-        learn.loss = all_sum(loss*(mine/total) if mine else torch.zeros_like(loss))
+        else: total = int(all_sum(torch.tensor(mine)))
+        if self.stand_in: learn.yb = None   # no metric should see it
+        else: self.own.append(mine)
+        self.weight, learn.n = self.size*mine/max(total, 1), total
+        if total:   # or else there is no mean, and the loss is NaN, as in one process
+            loss = learn.loss.detach()
+            learn.loss = all_sum(loss*(mine/total) if mine else torch.zeros_like(loss))
 
     def before_backward(self, learn):
         if self.size > 1 and self.weight != 1: learn.loss_grad = learn.loss_grad * self.weight
@@ -444,7 +475,7 @@ class Distributed(Callback):
                           'Training goes on, but within an epoch not at the same item. Choose bs so that bs times the '
                           'number of processes stays the same.')
 
-# %% ../nbs/10b_scale.ipynb #cell-85
+# %% ../nbs/10b_scale.ipynb #cell-87
 class _Compiled:
     "A compiled model, or the model itself where compiling has failed."
     def __init__(self, model, options):
@@ -457,13 +488,15 @@ class _Compiled:
         self.call = self.model
     def __call__(self, *args, **kwargs):
         if self.call is self.model: return self.model(*args, **kwargs)
-        try: return self.call(*args, **kwargs)
+        # hooks may have come or gone since the last call, which Dynamo does not look at unless told to (2.13)
+        try:
+            with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False): return self.call(*args, **kwargs)
         except Exception as e:
             if not type(e).__module__.startswith(('torch._dynamo', 'torch._inductor')): raise
             self.give_up(e)
         return self.model(*args, **kwargs)
 
-# %% ../nbs/10b_scale.ipynb #cell-87
+# %% ../nbs/10b_scale.ipynb #cell-89
 class Compile(Callback):
     """Runs the model through `torch.compile`, which works when the first batch comes. `learn.model` stays as it is, so
     names of weights do not change. Where nothing can be compiled, a warning says so and the model runs as it is."""

@@ -10,6 +10,7 @@ __all__ = ['POOLS', 'FREE', 'AdaptiveConcatPool2d', 'cut_point', 'cut_model', 'n
 # %% ../nbs/10a_transfer_learning.ipynb #cell-2
 import difflib, re
 from collections import OrderedDict
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -150,11 +151,11 @@ def body_splitter(
 # %% ../nbs/10a_transfer_learning.ipynb #cell-32
 class KeepNormStats(Callback):
     """Holds norm layers whose parameters are all frozen in evaluation mode while the net trains: they use the running
-    statistics they have, and do not change them."""
+    statistics they have, and do not change them. One without parameters cannot be frozen, and is left alone."""
     unique = True
     def before_train(self, learn):
-        self.layers = [m for m in learn.model.modules()
-                       if isinstance(m, NORMS) and not any(p.requires_grad for p in m.parameters())]
+        def frozen(ps): return len(ps) > 0 and not any(p.requires_grad for p in ps)
+        self.layers = [m for m in learn.model.modules() if isinstance(m, NORMS) and frozen(list(m.parameters()))]
     def before_batch(self, learn):   # each batch: a validation in the middle of an epoch sets the mode anew
         if learn.training:
             for m in self.layers: m.eval()
@@ -202,12 +203,16 @@ def fine_tune(
     wd=None, cbs=None,     # as in `Learner.fit`; callbacks take part in both parts
     **kwargs,              # passed to both calls of `fit_one_cycle`
 )->Learner:
-    "Train the head, then everything. Raises `ValueError` for a learner with one group: nothing could be frozen."
+    """Train the head, then everything. Raises `ValueError` for a learner with one group: nothing could be frozen;
+    `TypeError` for several rates."""
     if len(split_params(learn.model, learn.splitter)) < 2:
         raise ValueError('fine_tune freezes all parameter groups but the last, and this learner has only one. Use '
                          'adapt_model, or give the Learner splitter=bn_splitter.')
     if div_body <= 0: raise ValueError(f'div_body={div_body} should be over 0; 1 gives all groups the same rate.')
     if lr is None: lr = learn.lr[-1] if isinstance(learn.lr, (list, tuple)) else learn.lr
+    if not isinstance(lr, Real):
+        raise TypeError(f'fine_tune takes one number as lr, the rate of the last group, not {lr!r}; the first group '
+                        'gets lr/div_body.')
     try:
         if freeze_epochs: fit_one_cycle(learn.freeze(), freeze_epochs, lr, wd=wd, cbs=cbs, **kwargs)
     finally: learn.unfreeze()

@@ -279,7 +279,7 @@ def tta(
     dl=None,               # a loader of the data block; None: the validation loader
     n:int=4,               # how many views by chance, as the training transforms make them
     weight:float=0.25,     # of the prediction without chance in the mean
-    act=None,              # outputs -> what is averaged; None: softmax
+    act=None,              # outputs -> what is averaged; None: what the pipe's processor has as `act`, or softmax
     seed:int=0,            # of the chance
 )->tuple:                  # means (n_items, k) and targets, as from `get_preds`
     "Test-time augmentation. Raises `ValueError` where the loader has no transforms that act by chance."
@@ -292,7 +292,7 @@ def tta(
                          'data block some, such as tfms=[RandomResizedCrop(64), RandomFlip()].')
     if n < 1 or not 0 <= weight <= 1:
         raise ValueError(f'tta takes n from 1 on and a weight from 0 to 1, not {n} and {weight}.')
-    act = act or partial(torch.softmax, dim=-1)
+    act = act or getattr(getattr(learn.dls, 'pipe', None), 'act', None) or partial(torch.softmax, dim=-1)
     plain, targs = learn.get_preds(dl, act=act)
     ds = copy(ds)
     ds.train, ds.seed = True, seed

@@ -178,6 +178,16 @@ def test_palettes_and_bilevel_images_are_interpolated_in_color():
     assert CenterCrop(24)(picture(mode='1')).mode == 'RGB'
 
 
+@pytest.mark.parametrize('mode', ['CMYK', 'HSV', 'YCbCr', 'LAB', 'RGBX'])
+@pytest.mark.parametrize('tfm', [RandomCrop(24, padding=2), RandomResizedCrop(24), CenterCrop(24)], ids=str)
+def test_colors_of_other_kinds_become_rgb_and_stay_the_same_colors(mode, tfm):
+    red = Image.new('RGB', (24, 24), (200, 30, 30))
+    if mode == 'LAB': img = Image.new('LAB', (24, 24), (100, 128, 128))
+    else: img = red.convert(mode)
+    out = tfm(img, random.Random(0)) if 'Random' in str(tfm) else tfm(img)
+    assert out.mode == 'RGB' and np.abs(np.asarray(out).astype(int) - np.asarray(img.convert('RGB'))).max() <= 1
+
+
 # Where the pixels come from
 
 @pytest.mark.parametrize('name', FILTERS)

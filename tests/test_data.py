@@ -29,7 +29,7 @@ from minidl.data import (BatchLoader, CategoryProcessor, ImageDataLoaders, Image
                          MultiCategoryProcessor, Normalize, Pipe, RegressionProcessor, Resize, SplitData, apply_tfms,
                          get_files, grandparent_splitter, label_by_col, label_by_func, label_with,
                          make_tfm, parent_labeler, random_splitter, read_csv, regex_labeler, register_tfm, tfm_spec,
-                         to_float, to_rgb, to_tensor, verify_images)
+                         to_float, to_rgb, to_tensor, upright, verify_images)
 from minidl.datasets import get_data
 from minidl.learner import Callback, Checkpoint, Learner, load_learner, register
 from minidl.training import accuracy
@@ -182,13 +182,24 @@ def test_hidden_files_and_folders_are_left_out_but_the_folder_itself_may_be_hidd
     assert names(get_files(hidden)) == ['a.txt', 'e.txt']
     assert names(get_files(tmp_path)) == []
 
-def test_links_to_files_count_and_links_to_folders_are_not_followed(tmp_path):
+def test_links_to_files_and_folders_are_followed_but_not_back_up(tmp_path):
     touch(tmp_path, 'a/1.txt', 'elsewhere/2.txt')
     (tmp_path/'a/link.txt').symlink_to(tmp_path/'elsewhere/2.txt')
     (tmp_path/'a/gone.txt').symlink_to(tmp_path/'nothing')
     (tmp_path/'a/up').symlink_to(tmp_path)
     (tmp_path/'a/folder.txt').symlink_to(tmp_path/'elsewhere')
-    assert names(get_files(tmp_path/'a')) == ['1.txt', 'link.txt']
+    (tmp_path/'elsewhere/again').symlink_to('.')
+    files = get_files(tmp_path/'a')
+    short = [f.relative_to(tmp_path/'a').as_posix() for f in files]
+    assert {'1.txt', 'link.txt', 'folder.txt/2.txt', 'up/elsewhere/2.txt'} == set(short) and len(short) == 4
+    assert names(get_files(tmp_path/'a', recurse=False)) == ['1.txt', 'link.txt']
+
+def test_a_folder_that_two_links_lead_to_is_two_classes(folder, tmp_path):
+    for side in 'train', 'valid':
+        (tmp_path/side).mkdir()
+        for name in 'a', 'b': (tmp_path/side/name).symlink_to(folder/'valid/a')
+    dls = ImageDataLoaders.from_folder(tmp_path, tfms=Resize(8), bs=2)
+    assert dls.vocab == ['a', 'b'] and len(dls.train.dataset) == len(dls.valid.dataset) == 4
 
 def test_a_link_to_itself_is_left_out(tmp_path):
     touch(tmp_path, 'a.txt')
@@ -298,6 +309,18 @@ def test_sixteen_bits_keep_their_upper_eight(ending, mode, tmp_path):
     assert x.shape == (3 if mode == 'RGB' else 1, 8, 12)
     for channel in x: assert torch.equal(channel.int(), torch.from_numpy((deep >> 8).astype(np.int32)))
 
+@pytest.mark.parametrize('kind', [np.int32, np.float32])
+def test_thirty_two_bits_are_refused_and_not_clipped_to_black_or_white(kind, tmp_path):
+    path = write(tmp_path/'deep.tif', Image.fromarray(np.arange(96, dtype=kind).reshape(8, 12)*1000))
+    with pytest.raises(TypeError, match='32 bits a pixel.*scale it') as e: ImageList([path], mode='L')[0]
+    assert 'deep.tif' in told(e)
+
+def test_a_png_in_mode_i_as_older_pillow_opens_it_has_sixteen_bits():
+    deep = np.linspace(0, 65535, 96).astype(np.int32).reshape(8, 12)
+    img = Image.fromarray(deep)
+    img.format = 'PNG'
+    assert np.array_equal(np.asarray(upright(img, 'L')), deep >> 8)
+
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('ending', ['jpg', 'png', 'webp', 'tif'])
 def test_an_image_comes_upright_to_the_pixel(orientation, ending, tmp_path):
@@ -370,6 +393,12 @@ def test_a_size_that_is_none_is_a_sentence(size):
 def test_a_method_that_resize_does_not_know_is_a_sentence():
     with pytest.raises(ValueError, match="'crop'.*'squish'.*'pad'"): Resize(8, 'pad')
 
+@pytest.mark.parametrize('method', ['crop', 'squish'])
+def test_resize_after_to_tensor_is_a_sentence_that_names_the_order(method):
+    for x in torch.zeros(3, 9, 9).byte(), np.zeros((9, 9, 3), np.uint8):
+        with pytest.raises(TypeError, match='Resize takes a Pillow image.*before to_tensor'): Resize(8, method)(x)
+    assert Resize(8, method)(palette()).mode == 'RGB'      # the numbers of colors have no mean
+
 def test_a_size_may_be_a_numpy_number(tmp_path):
     assert ImageList([write(tmp_path/'a.png')], tfms=Resize(np.int64(5)))[0].shape == (3, 5, 5)
 
@@ -383,8 +412,9 @@ def test_arrays_tensors_and_pillow_images_are_items_too():
                        torch.from_numpy(a[..., 0].copy()))
     assert len(repr(il)) < 1000
 
-@pytest.mark.parametrize('item', [torch.rand(3, 8, 8), torch.zeros(3, 8, 8).long(), np.random.rand(8, 8, 3)],
-                         ids=['float tensor', 'int64 tensor', 'float array'])
+@pytest.mark.parametrize('item', [torch.rand(3, 8, 8), torch.zeros(3, 8, 8).long(), np.random.rand(8, 8, 3),
+                                  np.zeros((3, 8, 8), np.uint8), torch.zeros(5, 8, 8).byte()],
+                         ids=['float tensor', 'int64 tensor', 'float array', 'channels first', 'five channels'])
 def test_numbers_that_are_no_bytes_are_refused_as_an_image(item):
     with pytest.raises(TypeError, match='uint8') as e: ImageList([item])[0]
     assert len(told(e)) < 1000      # and not the whole image
@@ -522,6 +552,8 @@ def test_an_item_list_is_a_list_of_items_and_a_choice_of_them(folder):
     assert isinstance(il[:2], ImageList) and 'ImageList: 15 items' in repr(il)
     with pytest.raises(IndexError): il[15]
     assert il[:0].items == []
+    for mask in [True, False, True], [np.True_]:
+        with pytest.raises(TypeError, match='numbers of the items'): il[mask]
 
 def test_an_error_within_a_list_is_not_the_end_of_the_list(folder):
     with pytest.raises(IndexError): list(ImageList.from_files(folder, lambda img: [][1]))
@@ -738,7 +770,7 @@ def test_one_of_several_numbers_may_not_be_missing_either():
     ([(1., 2.), (3., 4.)], RegressionProcessor), ([[1, 2], [3, 4]], RegressionProcessor),
     (np.eye(2), RegressionProcessor), (torch.eye(2), RegressionProcessor),
     (torch.tensor([1., 2.]), RegressionProcessor)], ids=str)
-def test_the_first_label_says_what_kind_of_target_is_meant(labels, kind):
+def test_the_labels_say_what_kind_of_target_is_meant(labels, kind):
     labels = list(labels)
     sd = SplitData(ItemList([0, 1]), ItemList([1]))
     ll = label_by_func(sd, lambda i: labels[i])
@@ -747,6 +779,17 @@ def test_the_first_label_says_what_kind_of_target_is_meant(labels, kind):
     json.dumps(tfm_spec(ll.proc_y)), repr(ll)
     dls_pipe = Pipe(ItemList([]), ll.proc_y)
     assert dls_pipe.spec['kwargs']['proc_y']['name'] == kind.__name__
+
+
+def test_one_fraction_among_whole_numbers_makes_a_regression_whatever_the_seed():
+    stars = [4, 4.5, 5, 3.5]*5
+    kinds = {type(label_by_func(SplitData.split_random(ItemList(list(range(20))), seed=s), lambda i: stars[i]).proc_y)
+             for s in range(6)}
+    assert kinds == {RegressionProcessor}
+
+def test_a_function_is_no_processor_since_it_knows_no_way_back():
+    with pytest.raises(TypeError, match='way back from targets to labels'):
+        label_by_func(two_sides(), str, proc_y=torch.tensor)
 
 
 # ---- processors
@@ -1334,6 +1377,17 @@ def test_new_items_may_be_paths_texts_images_arrays_and_tensors(folder):
     assert [len(b[0]) for b in dls.test_dl(items, bs=2)] == [2, 2, 1]
     assert [len(b[0]) for b in dls.test_dl(iter(items), bs=2, num_workers=1)] == [2, 2, 1]
 
+def test_new_items_may_be_a_column_of_a_table_and_a_table_is_asked_for_its_column(folder):
+    pd = pytest.importorskip('pandas')
+    dls, files = loaders(folder, tfms=Resize(8)), [str(f) for f in sorted((folder/'valid/a').iterdir())[:2]]
+    df = pd.DataFrame(dict(name=files, other=[1, 2]))
+    columns = [df['name'], df['name'].values, np.array(files), df['name'].map(Path), df['name'].map(Path).values]
+    batches = [next(iter(dls.test_dl(c)))[0] for c in columns]
+    for xb in batches: assert torch.equal(xb, batches[0]) and len(xb) == 2
+    for table in df, dict(name=files):
+        with pytest.raises(TypeError, match='give the column'): dls.test_dl(table)
+    with pytest.raises(TypeError, match='list of items'): dls.test_dl(pixels())
+
 def test_no_items_are_refused_in_a_sentence(folder):
     with pytest.raises(ValueError, match='no items'): loaders(folder).test_dl([])
 
@@ -1482,6 +1536,24 @@ def test_a_pipe_of_plain_items_can_be_exported_too(tmp_path):
     model = tiny_linear()
     quiet(dls, model).export(tmp_path/'m')
     assert load_learner(tmp_path/'m', device='cpu').predict(2.).label in ('big', 'small')
+
+def test_batch_transforms_that_also_act_without_chance_are_exported(folder, tmp_path):
+    dls = loaders(folder, tfms=Resize(8), batch_tfms=[Corner(3), Noise()])
+    learn, path = quiet(dls, tiny_net(dls.c_in, dls.c_out)).fit(1), folder/'valid/b/11.png'
+    learn.export(tmp_path/'m')
+    again = load_learner(tmp_path/'m', device='cpu')
+    assert again.dls.pipe.batch_tfms == [to_float, Corner(3), Noise()]
+    assert next(iter(again.dls.test_dl([path])))[0].shape == (1, 3, 3, 3)
+    torch.testing.assert_close(again.predict(path).probs, learn.predict(path).probs)
+
+@register_tfm
+@dataclass
+class Corner:
+    "A part of `size` pixels at a random place; the upper left corner without chance."
+    size:int
+    def __call__(self, xb, generator=None):
+        i = 0 if generator is None else int(torch.randint(xb.shape[-1] - self.size, (1,), generator=generator))
+        return xb[..., i:i+self.size, i:i+self.size]
 
 @register_tfm
 def to_row(x): return torch.tensor([x])

@@ -65,6 +65,23 @@ def assert_back(learn):
         assert not m._load_state_dict_pre_hooks
     for c in learn.cbs: assert 'params' not in vars(c)
 
+class Picks(nn.Module):
+    "A layer whose parameters are numbers of columns."
+    def __init__(self):
+        super().__init__()
+        self.cols = nn.Parameter(torch.tensor([1, 3, 2049]), requires_grad=False)
+    def forward(self, x): return x[:, self.cols % 10]
+
+@pytest.mark.parametrize('groups', [None, lambda m: [list(m[0].parameters()), list(m[1].parameters())]])
+def test_integer_parameters_stay_what_they_are(groups):
+    torch.manual_seed(0)
+    learn = make(MixedPrecision(max_loss_scale=2.**12, flat_master=groups is not None),
+                 model=nn.Sequential(Picks(), nn.Linear(3, 3)), splitter=groups)
+    before = learn.model[1].weight.detach().clone()
+    learn.fit(1)
+    assert learn.model[0].cols.dtype == torch.int64 and learn.model[0].cols.tolist() == [1, 3, 2049]
+    assert not torch.equal(learn.model[1].weight, before) and math.isfinite(learn.validate()['loss'])
+
 class At(Callback):
     "Calls a function at an event of one batch (or of all)."
     def __init__(self, event, f, epoch=None, i=None, order=50, training=True):

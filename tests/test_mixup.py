@@ -409,6 +409,13 @@ def test_draws_come_from_seed_epoch_and_batch_alone_and_leave_the_generators_alo
     assert not torch.equal(a[0], draws(1)[0]) and not torch.equal(a[0], a[1]) and not torch.equal(a[0], a[3])
 
 @BOTH
+def test_a_second_fit_of_a_learner_mixes_anew(kind):
+    once, again, learn = Watch(), Watch(), make(kind())
+    learn.fit(1, cbs=once)
+    learn.fit(1, cbs=again)
+    assert not torch.equal(once.seen[0]['share'], again.seen[0]['share'])
+
+@BOTH
 @pytest.mark.parametrize('at', [(0, 1), (1, 0), (1, 2)])
 def test_a_resumed_fit_ends_with_the_same_weights(kind, at, tmp_path):
     def crash(learn):
@@ -573,6 +580,13 @@ def test_label_smoothing_equals_torch_in_value_and_gradient(reduction, eps, rest
     theirs = F.cross_entropy(b, targ, label_smoothing=eps, reduction=reduction)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours.sum(), a), torch.autograd.grad(theirs.sum(), b))
+
+def test_without_smoothing_a_masked_class_does_no_harm():
+    pred, targ, *_ = some()
+    pred = torch.cat([pred, pred.new_full((len(pred), 1), -math.inf)], 1).requires_grad_()
+    ours, theirs = LabelSmoothingCrossEntropy(0.)(pred, targ), F.cross_entropy(pred, targ)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, pred), torch.autograd.grad(theirs, pred))
 
 def test_classes_may_be_the_last_dimension():
     pred, targ, *_ = some(rest=(7,))

@@ -23,8 +23,10 @@ import minidl.schedule
 from minidl.data import BatchLoader, EpochPairs, ItemList, LabeledData
 from minidl.datasets import set_seed
 from minidl.fp16 import AMP, MixedPrecision
+from minidl.hooks import ActivationStats
 from minidl.learner import (EMA, Callback, CancelFit, Checkpoint, CSVLogger, EarlyStopping, GradientAccumulation,
                             GradientClip, Journal, Learner, Perplexity, TerminateOnNaN, in_order, rmse)
+from minidl.norm import BatchNorm
 from minidl.scale import (BatchRange, Compile, Distributed, RankBatches, all_objects, all_sum, is_main, join_group,
                           launch, merge_averages, merge_metric, rank0_first, rank_and_size, share_train, share_valid,
                           sync_batch_norm)
@@ -42,11 +44,12 @@ def net(kind='plain', seed=5):
     extra = dict(plain=[], bn=[nn.BatchNorm1d(8)], dropout=[nn.Dropout(0.3)])[kind]
     return nn.Sequential(nn.Linear(N_IN, 8), *extra, nn.ReLU(), nn.Linear(8, N_OUT))
 
-def learner(bs, n=40, n_valid=23, kind='plain', seed=5, dist=None, cbs=(), valid_bs=4, **kwargs):
-    dls = get_dls(samples(n), samples(n_valid, 1), bs=bs, valid_bs=valid_bs)
+def learner(bs, n=40, n_valid=23, kind='plain', seed=5, dist=None, cbs=(), valid_bs=4, loss_func=F.cross_entropy,
+            model=None, dls=None, **kwargs):
+    dls = dls or get_dls(samples(n), samples(n_valid, 1), bs=bs, valid_bs=valid_bs)
     opt = functools.partial(torch.optim.SGD, momentum=0.9)
     kwargs = dict(metrics=[accuracy], progress=False) | kwargs
-    return Learner(net(kind, seed), dls, F.cross_entropy, opt, lr=0.1, device='cpu',
+    return Learner(model or net(kind, seed), dls, loss_func, opt, lr=0.1, device='cpu',
                    cbs=[Distributed(seed=7, **(dist or {})), *cbs], **kwargs)
 
 def noted(learn):
@@ -124,6 +127,15 @@ def cases(size, out):
                   F.mse_loss, torch.optim.SGD, lr=1e-3, metrics=rmse, cbs=Distributed(), progress=False, device='cpu')
     with torch.no_grad(): mse.model.weight.fill_(0.5); mse.model.bias.zero_()
     note('rmse', mse.fit(1))
+    # losses that leave targets out: of most items, and in sequences; some shares have nothing that counts
+    x, y = samples(33)[:]
+    rare = TensorDataset(x, torch.where(torch.arange(33) % 5 < 3, 0, y))
+    note('ignored', learner(bs, dls=get_dls(rare, rare, bs=bs, valid_bs=4), loss_func=IGNORE_0).fit(2))
+    padded = torch.where(torch.arange(33)[:, None] % 5 < torch.tensor([2, 4]), -100, y[:, None])        # (33, 2)
+    assert (padded != -100).sum(1).unique().tolist() == [0, 1, 2]
+    padded = TensorDataset(x, padded)
+    tagger = nn.Sequential(net(), nn.Linear(N_OUT, 2*N_OUT), nn.Unflatten(1, (N_OUT, 2)))
+    note('padded', learner(bs, dls=get_dls(padded, padded, bs=bs, valid_bs=4), model=tagger, metrics=()).fit(2))
     # predictions and validation outside of a fit
     learn = learner(bs, n=33)
     notes['preds'] = [learn.get_preds(), learn.get_preds(learn.dls.train), learn.get_preds([(samples(5)[:][0],)])]
@@ -176,12 +188,40 @@ def cases(size, out):
                          cbs=Distributed(share=False))
         try: uneven.fit(1)
         except ValueError as e: notes['uneven'] = str(e)
+        repeated = DataLoader(samples(9), batch_size=2, sampler=DistributedSampler(range(9), shuffle=False))
+        learn = learner(bs, dls=DataLoaders(get_dl(samples(33), bs), repeated))
+        for name, f in dict(repeated=lambda: learn.fit(1), validated=learn.validate).items():
+            try: f()
+            except TypeError as e: notes[name] = str(e)
+        notes['repeated left'] = (learn.wrapped is None, learn.contexts == [], learn.dls.valid is repeated,
+                                  learn.recorder is None or not learn.recorder.losses)
+        ours = nn.Sequential(net(), BatchNorm(N_OUT))
+        try: learner(bs, model=ours, dist=dict(sync_bn=True)).fit(1)
+        except ValueError as e: notes['our norm'] = str(e)
         torch.manual_seed(0)
         masks = []
         class Mask(Callback):
             def before_batch(self, learn): masks.append(torch.rand(2).tolist())
         learner(bs).fit(1, cbs=Mask())
         notes['masks'] = masks
+    return notes
+
+IGNORE_0 = functools.partial(F.cross_entropy, ignore_index=0)
+
+def three(size):
+    "What three ranks do with twelve items a step, the last two of fourteen for two of them; also in float64."
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(14, 3, 4, 4, generator=g), torch.randint(0, N_OUT, (14,), generator=g)
+    def fit(x, model):
+        ds = TensorDataset(x, y[:len(x)])
+        dls = get_dls(ds, ds, bs=12//size)
+        return noted(learner(0, dls=dls, model=model.to(x.dtype), metrics=(), dist=dict(sync_bn=True)).fit(2))
+    torch.manual_seed(1)
+    conv = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    notes = dict(conv=fit(x, copy.deepcopy(conv)), double=fit(x.double(), copy.deepcopy(conv)))
+    try: fit(x[:13], flat)                     # the last batch is one vector
+    except ValueError as e: notes['one'] = str(e)
     return notes
 
 def drawn(x, rng=None): return torch.tensor([float(x) + (0 if rng is None else rng.random())])
@@ -201,6 +241,7 @@ def main(what, out):
     if what == 'cases':
         notes = cases(join_group(timeout=40)[1], out)
         torch.save(notes, Path(out)/f'rank{rank_and_size()[0]}.pt')
+    elif what == 'three': torch.save(three(join_group(timeout=40)[1]), Path(out)/f'rank{rank_and_size()[0]}.pt')
     else: learner(4, dist=dict(timeout=6 if what == 'stuck' else 40)).fit(1, cbs=Trouble(what))
 
 if __name__ == '__main__':
@@ -223,12 +264,12 @@ def close(a, b, tol=2e-5):
     if isinstance(a, dict): return a.keys() == b.keys() and all(close(a[k], b[k], tol) for k in a)
     if isinstance(a, (list, tuple)): return len(a) == len(b) and all(close(x, y, tol) for x, y in zip(a, b))
     if isinstance(a, Tensor): return torch.allclose(a.float(), b.float(), atol=tol, rtol=tol)
-    if isinstance(a, float): return math.isclose(a, b, rel_tol=tol, abs_tol=tol)
+    if isinstance(a, float): return math.isclose(a, b, rel_tol=tol, abs_tol=tol) or math.isnan(a) and math.isnan(b)
     return a == b
 
 SAME = ['seeds', 'one item', 'drop_last', 'accumulated', 'clip, ema', 'sync bn', 'metrics', 'few', 'rmse', 'early',
         'for one',
-        'compiled', 'frozen']
+        'compiled', 'frozen', 'ignored', 'padded']
 
 @pytest.mark.parametrize('name', SAME)
 def test_two_processes_with_half_the_batch_do_what_one_does(runs, name):
@@ -245,6 +286,30 @@ def test_ranks_end_with_the_same_bits_where_one_process_would_end_elsewhere(runs
 def test_half_precision_is_near_one_process(runs, name):
     one, (a, _), _ = runs
     assert close(a[name]['weights'], one[name]['weights'], 0.03)
+
+def test_a_batch_of_which_nothing_counts_has_no_loss_and_does_no_harm(runs):
+    one, ranks, _ = runs
+    for notes in one, *ranks:
+        for name in 'ignored', 'padded':
+            assert any(map(math.isnan, notes[name]['losses']))
+            assert all(w.isfinite().all() for w in notes[name]['weights'])
+
+def test_synchronized_batch_norm_leaves_out_the_stand_in_and_keeps_float64(tmp_path):
+    launch(__file__, 3, 'three', tmp_path, timeout=120)
+    one, ranks = three(1), [torch.load(tmp_path/f'rank{r}.pt', weights_only=False) for r in range(3)]
+    for name in 'conv', 'double':
+        for rank in ranks: assert close(rank[name], ranks[0][name], 0)
+        assert close(ranks[0][name], one[name], 1e-10 if name == 'double' else 2e-5)
+    assert ranks[0]['double']['weights'][0].dtype == torch.float64
+    for notes in one, *ranks: assert 'more than one value' in notes['one'] or 'more than 1 value' in notes['one']
+
+def test_a_validation_loader_that_repeats_items_is_refused_before_the_first_step(runs):
+    for rank in runs[1]:
+        for name in 'repeated', 'validated': assert 'Distributed shares it out' in rank[name]
+        assert rank['repeated left'] == (True, True, True, True)
+
+def test_a_batch_norm_that_is_not_synchronized_is_told(runs):
+    for rank in runs[1]: assert 'minidl.norm.BatchNorm' in rank['our norm']
 
 @pytest.mark.parametrize('name', ['preds', 'few preds', 'validate', 'predict', 'lr_find'])
 def test_predictions_validation_and_the_rate_finder_are_those_of_one_process_on_every_rank(runs, name):
@@ -545,6 +610,22 @@ def test_a_second_fit_compiles_nothing_again():
     first = len(n)
     learn.fit(1)
     assert len(n) == first
+
+@pytest.mark.filterwarnings('ignore')
+def test_hooks_that_come_with_a_later_fit_are_called_and_go_again():
+    learn = compiled(n=32)
+    learn.fit(1)
+    calls = []
+    class Listen(Callback):
+        def before_fit(self, learn): self.hook = learn.model[1].register_forward_hook(lambda *args: calls.append(1))
+        def after_fit(self, learn): self.hook.remove()
+    learn.fit(1, cbs=Listen())
+    assert len(calls) == 4 + 6                          # batches of training and of validation
+    learn.fit(1)
+    assert len(calls) == 4 + 6
+    stats = ActivationStats()
+    learn.fit(1, cbs=stats)
+    assert {len(v) for v in stats.means.values()} == {4}
 
 def test_where_nothing_can_be_compiled_a_sentence_says_so_and_the_fit_goes_on():
     def backend(graph, inputs): raise OSError('no C++ compiler found')

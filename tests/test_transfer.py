@@ -158,6 +158,13 @@ def test_keeping_statistics_does_not_touch_norms_that_train():
     assert '0.0.1.running_mean' in changed(learn.model, before)
 
 
+def test_a_norm_without_parameters_is_never_frozen_and_goes_on_counting():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 3))
+    Learner(model, loaders(), F.cross_entropy, progress=False, device='cpu').fit(1, cbs=KeepNormStats())
+    assert model[2].num_batches_tracked == 3
+
+
 def test_set_grad_frees_linear_and_norm_layers_and_the_head_always_trains():
     learn = learner()
     set_grad(learn.model[0], False)
@@ -297,6 +304,10 @@ def test_fine_tune_unfreezes_after_an_error_and_refuses_one_group():
     assert all(p.requires_grad for p in learn.model.parameters())
     with pytest.raises(ValueError, match='only one'): learner(adapt=False).fine_tune(1)
     with pytest.raises(ValueError, match='div_body'): learn.fine_tune(1, div_body=0)
+    before = state(learn.model)
+    for lr in (1e-4, 1e-3), slice(1e-4, 1e-3), [1e-3]:
+        with pytest.raises(TypeError, match='one number as lr'): learn.fine_tune(1, lr=lr)
+    assert not changed(learn.model, before)
     learn.fine_tune(1, freeze_epochs=0)
 
 

@@ -385,6 +385,21 @@ def test_tta_averages_logits_if_asked(dls):
     some = dls.test_dl(dls.valid.dataset.x.items[:10])
     assert_close(learn.tta(some, n=1, weight=1., act=lambda pred: pred)[0], learn.get_preds(some)[0])
 
+@pytest.mark.parametrize('how, act', [
+    (dict(label_col='one'), partial(torch.softmax, dim=-1)), (dict(label_col='several', label_sep=' '), torch.sigmoid),
+    (dict(label_col='number'), lambda pred: pred), (dict(label_col=['number', 'other']), lambda pred: pred)],
+    ids=['one class', 'several classes', 'a number', 'two numbers'])
+def test_tta_averages_what_the_task_predicts(how, act, path):
+    files = sorted(path.glob('train/*/*'))[:24]
+    df = dict(name=[str(f) for f in files], one=['ab'[i % 2] for i in range(24)], number=[i/4 for i in range(24)],
+              several=['a b'[:1 + i % 3] for i in range(24)], other=[1.5]*24)
+    torch.manual_seed(0)
+    learn = quiet(tiny, ImageDataLoaders.from_df(df, tfms=[Resize(16), RandomFlip()], bs=8, **how))
+    plain = learn.get_preds(act=act)[0]
+    assert_close(learn.tta(n=1, weight=1.)[0], plain)
+    assert_close(learn.tta(n=1, weight=0.)[0], plain, rtol=0.5, atol=0.2)
+    assert_close(learn.predict(learn.dls.valid.dataset.x.items[0]).probs, plain[0])
+
 def test_tta_is_the_same_for_any_number_of_workers(path):
     torch.manual_seed(0)
     learn = quiet(tiny, pictures(path, num_workers=1))

@@ -105,9 +105,10 @@ def count_targets(xb, yb, ignored=None):   # ignored: the class index that the l
     """How many targets a batch's loss is the mean of: class indices (samples, or tokens for a language model), else
     samples."""
     if isinstance(yb, Tensor) and not yb.is_floating_point():
-        # -100 is what losses leave out unless told otherwise: padding between tokens or pixels, hardly ever samples
-        look = ignored is not None and (yb.ndim > 1 or ignored != -100)
-        return (yb != ignored).sum().item() if look else yb.numel()
+        if not isinstance(ignored, int): return yb.numel()
+        if yb.device.type == 'cpu': return int(np.count_nonzero(yb.numpy() != ignored))   # quicker than PyTorch's
+        # on a GPU looking means waiting, so it is done only where padding is likely: between tokens or pixels
+        return torch.count_nonzero(yb != ignored).item() if yb.ndim > 1 or ignored != -100 else yb.numel()
     t = first_tensor(xb if yb is None else yb)
     return t.shape[0] if t is not None and t.ndim else 1
 
@@ -157,7 +158,10 @@ def create_opt(
         plain, free = (params, []) if decay_norm_bias else (g['params'] for g in no_decay_groups(params, 0.))
         if plain or not free: groups.append({'params': plain, 'group': i})
         if free: groups.append({'params': free, 'group': i, 'weight_decay': 0., 'no_decay': True})
-    return opt_func(groups, lr=lr)
+    opt = opt_func(groups, lr=lr)
+    for g in opt.param_groups:   # a rate in a tensor would be one for all groups, and the caller's
+        g.update({k: v.clone() for k, v in g.items() if isinstance(v, Tensor)})
+    return opt
 
 # %% ../nbs/05_learner.ipynb #cell-30
 def _find_hyper(group, name):
@@ -180,10 +184,15 @@ def get_hyper(
     return value if i is None else value[i]
 
 # %% ../nbs/05_learner.ipynb #cell-32
+def _numbers(v):
+    "A hyperparameter, or several, in Python's types: arrays and tensors become numbers and lists."
+    if isinstance(v, (np.ndarray, np.generic, Tensor)): return v.tolist()
+    return type(v)(map(_numbers, v)) if isinstance(v, (list, tuple)) else v
+
 def set_hyper(opt, name, value):   # value: a number, or one for each of the splitter's groups
     "Set a hyperparameter in every group; weight decay leaves the groups that are free of it alone."
     n_groups = 1 + max(g.get('group', i) for i, g in enumerate(opt.param_groups))
-    if isinstance(value, (np.ndarray, np.generic)): value = value.tolist()
+    value = _numbers(value)
     values = list(value) if isinstance(value, (tuple, list)) else [value] * n_groups
     if len(values) != n_groups:
         raise ValueError(f'{len(values)} values of {name} for {n_groups} parameter groups. Give one value, or one for '
@@ -249,7 +258,7 @@ class Perplexity:
 class Mean:
     "Mean of batch values weighted by their counts; the values stay on their device until `compute`."
     def __init__(self, func=None, name=None):   # func(pred, targ) -> value of a batch
-        self.func = func
+        self.func, self.ignored = func, setting(func, 'ignore_index')   # a metric that leaves targets out says so
         inner = getattr(func, 'func', func)   # a partial has no name of its own, unless it was given one
         self.name = name or getattr(func, '__name__', getattr(inner, '__name__', 'metric'))
         self.reset()
@@ -263,7 +272,8 @@ class Mean:
     def compute(self):
         if not self.values: return torch.tensor(math.nan)
         values = _long(torch.stack(self.values))
-        weights = torch.tensor(self.counts, dtype=values.dtype, device='cpu').to(values.device, non_blocking=True)
+        weights = torch.tensor(self.counts, dtype=values.dtype, device='cpu')
+        weights = weights.to(values.device, non_blocking=values.is_cuda)
         # a batch of which nothing counts has no mean
         return values.where(weights > 0, 0.).mul(weights).sum() / (sum(self.counts) or math.nan)
 
@@ -412,14 +422,15 @@ def _set_rng(state, dl=None):
 def _plain(o):
     "`o` with NumPy numbers turned into Python's and arrays into tensors, which is what `weights_only` accepts."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
-    if isinstance(o, (list, tuple)): return type(o)(_plain(v) for v in o)
+    if isinstance(o, list): return [_plain(v) for v in o]
+    if isinstance(o, tuple): return tuple(_plain(v) for v in o)
     if isinstance(o, np.ndarray): return torch.from_numpy(o)
     return o.item() if isinstance(o, np.generic) else o
 
 def _is_plain(o):
     "Whether `_plain(o)` can be read from a file without running code."
     if isinstance(o, dict): return all(_is_plain(v) for kv in o.items() for v in kv)
-    if isinstance(o, (list, tuple)): return all(map(_is_plain, o))
+    if isinstance(o, (list, tuple, set)): return all(map(_is_plain, o))
     return isinstance(o, (Tensor, bool, int, float, str, type(None), np.generic)) or (
         isinstance(o, np.ndarray) and o.dtype.kind in 'biuf')
 
@@ -461,7 +472,7 @@ def read_checkpoint(
     path = _newest(path)
     try: state = _read_torch(path)
     except FileNotFoundError: raise FileNotFoundError(f'There is no checkpoint {path}. Start without resume.') from None
-    if not isinstance(state, dict) or state.get('format') != 1:
+    if not isinstance(state, dict) or state.get('format') != 2:
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
     return state
 
@@ -497,7 +508,7 @@ class Learner:
         if not isinstance(model, nn.Module):
             raise TypeError(f'Learner(model, dls, loss_func): the model comes first and is an nn.Module, and this is a '
                             f'{type(model).__name__}.')
-        self.model, self.opt_func, self.lr = model, opt_func, lr
+        self.model, self.opt_func, self.lr = model, opt_func, _numbers(lr)
         self.loss_func = loss_func() if isinstance(loss_func, type) else loss_func
         self.dls = DataLoaders(*dls) if isinstance(dls, (tuple, list)) else dls
         self.splitter, self.train_metrics, self.decay_norm_bias = splitter, train_metrics, decay_norm_bias
@@ -509,9 +520,10 @@ class Learner:
             raise ValueError(f"A metric is called {taken.pop()}, which the table has already. Name it otherwise, as in "
                              "Mean(func, 'name').")
         cbs = [cb() if isinstance(cb, type) else cb for cb in _listed(cbs)]
-        self.opt, self.wrapped, self.fit_args, self._epoch_rng, self._opt_for = None, None, {}, None, {}
+        self.opt, self.wrapped, self.fit_args, self._epoch_rng, self._opt_for = None, None, {}, None, []
         self.cbs, self.contexts, self.fitting, self.training, self.want_loss = [], [], False, False, True
         self.epoch = self.epochs_done = self.n_epochs = self.iter = self.n_iter = self.n = 0
+        self._ignored = None
         self._drop_batch()
         self.__setstate__({})
         defaults = [SanityCheck(), ToDevice(device), Recorder(), *([Progress()] if progress else [])]
@@ -522,6 +534,10 @@ class Learner:
     def __repr__(self):
         loss, opt = (f and getattr(f, '__name__', type(f).__name__) for f in (self.loss_func, self.opt_func))
         return f'Learner({type(self.model).__name__}, {self.dls}, {loss}, {opt})'
+
+    def __getstate__(self):   # a copy is in no fit, and has no batch: its graph could not be copied
+        batch = dict.fromkeys('xb yb pred loss loss_grad dl passing'.split())
+        return self.__dict__ | batch | dict(extra=(), stepped=True, skipped=0, fitting=False, training=False)
 
     def __setstate__(self, state):   # a copied learner comes to life here
         self.__dict__.update(state)
@@ -616,8 +632,8 @@ class Learner:
     def _epochs(self, first=0, skip=0):
         for self.epoch in range(first, self.n_epochs):
             self.skipped = skip if self.epoch == first else 0
-            self._part('epoch', self._one_epoch, CancelEpoch)
-            self.epochs_done += 1
+            try: self._part('epoch', self._one_epoch, CancelEpoch)
+            finally: self.epochs_done += 1   # also one that was cut short: its batches have been seen
 
     def _one_epoch(self):
         self._enter(True, self.dls.train)
@@ -711,7 +727,7 @@ class Learner:
             raise ValueError('There is no training data: give the Learner DataLoaders with a training loader.')
         if resume is not None: resume = _newest(resume)
         state = read_checkpoint(resume) if resume is not None else None
-        args = {k: v.tolist() if isinstance(v, (np.ndarray, np.generic)) else v
+        args = {k: _numbers(list(v) if isinstance(v, tuple) else v)
                 for k, v in dict(n_epochs=n_epochs, lr=lr, wd=wd).items()}
         if state:
             for k, v in args.items():
@@ -745,8 +761,9 @@ class Learner:
         if self.opt is None or reset_opt:
             one_lr = self.lr[-1] if isinstance(self.lr, (list, tuple)) else self.lr
             self.opt = create_opt(self.model, self.opt_func, one_lr, self.splitter, self.decay_norm_bias)
-            self._opt_for = dict(self.model.named_parameters())
-        elif self._opt_for and (new := [k for k, p in self.model.named_parameters() if p is not self._opt_for.get(k)]):
+            self._opt_for = list(self.model.parameters())   # of which opt_func may have left some out
+        known = {id(p) for p in (*self._opt_for, *(p for g in self.opt.param_groups for p in g['params']))}
+        if self._opt_for and (new := [k for k, p in self.model.named_parameters() if id(p) not in known]):
             raise ValueError(f"The optimizer was made before {', '.join(new[:4])}{' ...' if new[4:] else ''} came into "
                              'the model, and would not train it. Give fit reset_opt=True.')
         set_hyper(self.opt, 'lr', self.lr if lr is None else lr)
@@ -788,7 +805,7 @@ class Learner:
     def checkpoint(self, path, epoch, batch):   # epoch, batch: where a resumed fit begins
         "Write a checkpoint (see `Checkpoint`, which does it for you)."
         trained = [k for k, p in self.model.named_parameters() if p.requires_grad]
-        state = dict(format=1, epoch=epoch, batch=batch, done=self.epochs_done + epoch - self.epoch, fit=self.fit_args,
+        state = dict(format=2, epoch=epoch, batch=batch, done=self.epochs_done + epoch - self.epoch, fit=self.fit_args,
                      model=self.model.state_dict(), trained=trained,
                      opt_class=type(self.opt).__name__, opt=self.opt.state_dict(),
                      cbs={k: c.state_dict() for k, c in self._named_cbs()},
@@ -830,7 +847,8 @@ class Learner:
     @contextmanager
     def _aside(self):
         "Evaluate without disturbing a fit that may be under way."
-        names = 'fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss passing'.split()
+        names = ('fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss passing '
+                 '_ignored').split()
         kept = {k: getattr(self, k) for k in names}
         modes = [(m, m.training) for m in self.model.modules()]   # a part may be in another mode than the whole
         self.fitting = False   # for the callbacks: this does not belong to the fit
@@ -845,6 +863,9 @@ class Learner:
     def _valid(self, dl):
         dl = dl if dl is not None else getattr(self.dls, 'valid', None)
         if dl is None: raise ValueError('There is no validation loader. Give a loader: dl=...')
+        if dl is self.dl and getattr(dl, '_iterator', None) is not None:
+            dl = copy.copy(dl)   # it is under way, and workers that stay serve one pass at a time
+            dl._iterator = None
         if isinstance(dl, Tensor) or isinstance(dl, Dataset) and not isinstance(dl, IterableDataset):
             raise TypeError(f'A loader gives batches, and this is a {type(dl).__name__}. Give get_dl(data_set, bs), or '
                             'dls.test_dl(items).')
@@ -901,7 +922,7 @@ class Learner:
             raise ValueError(f'freeze_to({n}) with {len(groups)} parameter groups: give a number from {-len(groups)} '
                              f'to {len(groups)-1}.')
         for i, params in enumerate(groups):
-            for p in params: p.requires_grad_(i >= n % len(groups))
+            for p in params: p.requires_grad_(i >= n % len(groups) and p.is_floating_point())
         return self
     def freeze(self):
         "Train the last group alone."
@@ -927,12 +948,16 @@ class Learner:
             if info['opt_class'] != (name := type(self.opt).__name__):
                 raise ValueError(f"{path} was saved with {info['opt_class']}, this learner has {name}. Use the same.")
         weights = {k: v for k, v in tensors.items() if not k.startswith('opt/')}
-        _load_weights(self.model, weights, path, strict)
-        if with_opt:
-            try: self.opt.load_state_dict(_unpack_opt(tensors, info))
-            except ValueError as e:
-                raise ValueError(f"{path} does not fit this learner's {name}: {e}.") from None
-            self.epochs_done = info['epochs_done']
+        before = copy.deepcopy(self.model.state_dict())
+        try:
+            _load_weights(self.model, weights, path, strict)
+            if with_opt:
+                self.opt.load_state_dict(_unpack_opt(tensors, info))
+                self.epochs_done = info['epochs_done']
+        except (RuntimeError, ValueError) as e:   # all of it or nothing
+            self.model.load_state_dict(before)
+            if isinstance(e, RuntimeError): raise
+            raise ValueError(f"{path} does not fit this learner's {name}: {e}.") from None
         return self
 
     def export(self, path):
@@ -1018,6 +1043,7 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     if hasattr(dl, 'ordered'): return dl.ordered()
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, IterableDataset): return dl
     if type(dl).__iter__ is not DataLoader.__iter__: return dl   # it makes something else of the batches
+    if not hasattr(dl.dataset, '__len__'): return dl
     sampler = dl.batch_sampler if dl.batch_sampler is not None else dl.sampler
     if not _takes_all(sampler.sampler if type(sampler) is BatchSampler else sampler, len(dl.dataset)): return dl
     bs = getattr(sampler, 'bs', None) or dl.batch_size or getattr(sampler, 'batch_size', None) or 64
@@ -1085,6 +1111,7 @@ def _kind(loss_func):
     """What sort of targets a loss by this name compares: 'classes', 'values', 'yes or no'; None for one that is not
     known here."""
     loss_func = getattr(loss_func, 'func', loss_func)   # of a partial
+    if getattr(loss_func, '__module__', '').split('.')[0] not in ('torch', 'minidl'): return None   # a namesake
     name = getattr(loss_func, '__name__', type(loss_func).__name__).lower().replace('_', '').removesuffix('loss')
     if name in ('crossentropy', 'nll', 'labelsmoothingcrossentropy', 'lmcrossentropy'): return 'classes'
     if name in ('bce', 'bcewithlogits', 'binarycrossentropy', 'binarycrossentropywithlogits'): return 'yes or no'
@@ -1100,6 +1127,9 @@ def check_targets(pred, targ, loss_func):
     if kind == 'yes or no' and not targ.is_floating_point():
         raise ValueError(f'Binary cross-entropy wants floats, 0. and 1.; the targets are {targ.dtype}. Convert them '
                          'with .float().')
+    if kind == 'classes' and pred.ndim == 2 and pred.shape[1] == 1:
+        raise ValueError('With one output cross-entropy is always 0, and nothing is learned. For numbers take '
+                         'F.mse_loss, for yes or no F.binary_cross_entropy_with_logits.')
     if kind == 'classes' and pred.shape != targ.shape:
         if targ.is_floating_point():
             raise ValueError(f'Cross-entropy wants class indices as integers; the targets are {targ.dtype}, shape '
@@ -1144,9 +1174,11 @@ def default_device()->torch.device:
     if torch.cuda.is_available(): return torch.device('cuda')
     return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
 
-def to_device(b, device, non_blocking=True):
+def to_device(b, device):
     "Nested tuples, lists and dicts of tensors on `device`."
-    return map_tensors(lambda t: t.to(device, non_blocking=non_blocking), b)
+    # only a copy to CUDA may go on by itself: on its way elsewhere it could be read before it is done (torch 2.13)
+    to_cuda = torch.device(device).type == 'cuda'
+    return map_tensors(lambda t: t.to(device, non_blocking=to_cuda), b)
 
 class ToDevice(Callback):
     """Moves model, optimizer state and batches to a device; after the check of the targets, before everything that
@@ -1154,13 +1186,16 @@ class ToDevice(Callback):
     order, unique = -50, True
     def __init__(self, device=None): self.device = torch.device(device) if device is not None else default_device()
     def before_fit(self, learn):
-        learn.model.to(self.device)
+        self._move(learn)
         for state in learn.opt.state.values():   # of an earlier fit on another device; step counters stay put
             state.update({k: v.to(self.device) for k, v in state.items() if isinstance(v, Tensor) and k != 'step'})
     def before_train(self, learn): self._follow(learn.dl)
     def before_validate(self, learn):
-        if not learn.fitting: learn.model.to(self.device)
+        if not learn.fitting: self._move(learn)
         self._follow(learn.dl)
+    def _move(self, learn):
+        learn.model.to(self.device)
+        if isinstance(learn.loss_func, nn.Module): learn.loss_func.to(self.device)   # it may have class weights
     def _follow(self, dl):   # a loader that works on batches itself (chapter 08) does so where the model is
         if hasattr(dl, 'device'): dl.device = self.device
     def before_batch(self, learn):
@@ -1186,7 +1221,7 @@ class Averages(Callback):
         pred = map_tensors(Tensor.detach, learn.pred)
         for name, m in self.metrics:
             try:
-                if isinstance(m, Mean): m.add(m.func(pred, learn.yb), learn.n)
+                if isinstance(m, Mean): m.add(m.func(pred, learn.yb), count_targets(learn.xb, learn.yb, m.ignored))
                 else: m.update(pred, learn.yb)
             except Exception as e:
                 e.add_note(f'in metric {name}')
@@ -1224,14 +1259,18 @@ class Recorder(Averages):
                 self.mean, device = self.train_mean, _device(learn.model)
                 for (_, m), state in zip(self.metrics, self.kept):
                     for k, v in map_tensors(lambda t: t.to(device), state).items():
-                        vars(m)[k] = v.cpu().numpy() if isinstance(vars(m).get(k), np.ndarray) else v
+                        now = vars(m).get(k)
+                        if isinstance(now, dict):   # a Counter stays one
+                            now.clear()
+                            dict.update(now, v)
+                        else: vars(m)[k] = v.cpu().numpy() if isinstance(now, np.ndarray) else v
             self.train_mean = self.mean
 
     def after_loss(self, learn):
         if not learn.fitting: return
         super().after_loss(learn)
         if learn.training:
-            self.lrs.append([g['lr'] for g in learn.opt.param_groups])
+            self.lrs.append([v.clone() if isinstance(v := g['lr'], Tensor) else v for g in learn.opt.param_groups])
             if self.has_mom: self.moms.append(get_hyper(learn.opt, 'mom'))
 
     def after_train(self, learn):
@@ -1265,10 +1304,13 @@ class Recorder(Averages):
 
     def state_dict(self):
         simple = lambda m: {k: v for k, v in vars(m).items() if _is_plain(v)}
-        return dict(losses=self.losses, n_done=sum(map(len, self.done)), counts=self.train_mean.counts,
-                    lrs=self.lrs, moms=self.moms, ends=self.ends, rows=self.values,
+        return dict(names=self.names, losses=self.losses, n_done=sum(map(len, self.done)),
+                    counts=self.train_mean.counts, lrs=self.lrs, moms=self.moms, ends=self.ends, rows=self.values,
                     metrics=[simple(m) for _, m in self.metrics] if self.train_mean.values else [])
     def load_state_dict(self, state):
+        if state['names'] != self.names:
+            raise ValueError(f"The checkpoint's epochs have {', '.join(state['names'])}, and this fit gives "
+                             f"{', '.join(self.names)}. Resume with the same metrics.")
         losses, n, self.kept = torch.tensor(state['losses'], dtype=torch.float64), state['n_done'], state['metrics']
         self.done = [losses[:n]] if n else []
         self.lrs, self.moms, self.ends, self.rows = (state[k] for k in ('lrs', 'moms', 'ends', 'rows'))
@@ -1449,14 +1491,17 @@ class TerminateOnNaN(Callback):
         self.losses.append((learn.epoch, learn.iter, learn.loss.detach()))
         if len(self.losses) >= self.every: self.look()
     def after_train(self, learn): self.look()
-    def look(self):
+    def look(self, model=None):   # at its weights too, if one is given: a finite loss may have an infinite gradient
         losses, self.losses = self.losses, []
-        if not losses or self.found: return
-        bad = (~torch.stack([l for *_, l in losses]).isfinite()).tolist()
+        if self.found: return
+        bad = (~torch.stack([l for *_, l in losses]).isfinite()).tolist() if losses else []
         if any(bad):
             self.found = losses[bad.index(True)][:2]
             warnings.warn('The loss is not finite from epoch {}, batch {} on: training ends. Lower the learning rate, '
                           'or look at that batch.'.format(*self.found))
+            raise CancelFit
+        if model is not None and not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+            warnings.warn('The weights are not finite: training ends. Lower the learning rate, or clip the gradients.')
             raise CancelFit
 
 # %% ../nbs/05_learner.ipynb #cell-109
@@ -1478,8 +1523,9 @@ class Monitor(Callback):
         if gain <= self.min_delta: return False
         self.best = value
         return True
-    def state_dict(self): return {'best': self.best}
-    def load_state_dict(self, state): self.best = state['best']
+    def state_dict(self): return dict(best=self.best, monitor=self.monitor, mode=self.mode)
+    def load_state_dict(self, state):
+        if (state['monitor'], state['mode']) == (self.monitor, self.mode): self.best = state['best']
 
 # %% ../nbs/05_learner.ipynb #cell-111
 class EarlyStopping(Monitor):
@@ -1510,7 +1556,7 @@ class EMA(Callback):
     def __init__(self, decay=0.999):
         if not 0 <= decay < 1: raise ValueError(f'decay is in [0, 1), not {decay}.')
         self.decay, self.avgs, self.depth = decay, None, 0
-    def params(self, learn): return [p.data for p in learn.model.parameters()]
+    def params(self, learn): return [p.data for p in learn.model.parameters() if p.is_floating_point()]
     def before_fit(self, learn): self.avgs, self.depth = None, 0
     def before_epoch(self, learn):   # not before_fit: a fit that goes on gets its weights, or averages, after that
         params = self.params(learn)
@@ -1540,6 +1586,7 @@ class CSVLogger(Callback):
     order = 65
     def __init__(self, path='history.csv', append=False): self.path, self.append, self.header = Path(path), append, True
     def before_fit(self, learn):
+        self.size = None
         self.header = not (self.append and self.path.exists() and self.path.stat().st_size)
         if self.header or learn.recorder is None: return
         with open(self.path, newline='', encoding='utf-8') as f: there = next(csv.reader(f), [])
@@ -1547,10 +1594,12 @@ class CSVLogger(Callback):
             raise ValueError(f"{self.path} has the columns {', '.join(there)}, and this fit gives {', '.join(here)}. "
                              "Take another file.")
     def state_dict(self): return {'size': self.path.stat().st_size if self.path.exists() else 0}
-    def load_state_dict(self, state):   # rows that the stopped run wrote after the checkpoint will come again
-        self.header = not self.path.exists()
-        if not self.header: os.truncate(self.path, min(state['size'], self.path.stat().st_size))
-        if not state['size']: self.header = True
+    def load_state_dict(self, state): self.size = state['size']
+    def before_epoch(self, learn):   # rows that a stopped run wrote after the checkpoint will come again
+        if self.size is None: return
+        self.header = not (self.size and self.path.exists())
+        if not self.header: os.truncate(self.path, min(self.size, self.path.stat().st_size))
+        self.size = None
     def after_epoch(self, learn):
         if (row := last_row(learn)) is None: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -1669,6 +1718,6 @@ class Checkpoint(Monitor):
 
     def write(self, learn, epoch, batch):
         self.due = False
-        if (nan := learn.cb(TerminateOnNaN)) is not None: nan.look()   # nothing to go on from otherwise
+        if (nan := learn.cb(TerminateOnNaN)) is not None: nan.look(learn.model)   # nothing to go on from otherwise
         learn.checkpoint(self.path/f'e{epoch:05d}_b{batch:08d}.ckpt', epoch, batch)
         for old in _checkpoints(self.path)[:-self.keep]: old.unlink(missing_ok=True)

@@ -330,8 +330,8 @@ def _report(error, rank, size, timeout):
 # %% ../nbs/10b_scale.ipynb #cell-60
 def leaves_out(learn):
     "Whether targets of a batch may be equal to the loss's `ignore_index`, and not counted: as in `count_targets`."
-    yb, ignored = learn.yb, learn._ignored
-    return isinstance(yb, Tensor) and ignored is not None and (yb.ndim > 1 or ignored != -100)
+    yb = learn.yb   # nothing that depends on the data: all processes must come to the same answer
+    return isinstance(yb, Tensor) and not yb.is_floating_point() and isinstance(learn._ignored, int)
 
 # %% ../nbs/10b_scale.ipynb #cell-62
 class Distributed(Callback):
@@ -389,7 +389,7 @@ class Distributed(Callback):
         trained = tuple((id(p), p.dtype, p.requires_grad) for p in learn.model.parameters())
         if self.made.get('for') != trained:   # at the first epoch, and when something was frozen since
             self.made = {'for': trained, 'ddp': DistributedDataParallel(learn.model, **self.ddp)}
-        learn.wrapped, self.own = self.made['ddp'], []
+        learn.wrapped = self.made['ddp']
 
     def before_batch(self, learn):
         if self.size == 1: return
@@ -419,11 +419,14 @@ class Distributed(Callback):
             total = int(total) if total == int(total) else total
         else: total = int(all_sum(torch.tensor(mine)))
         if self.stand_in: learn.yb = None   # no metric should see it
-        else: self.own.append(mine)
         self.weight, learn.n = self.size*mine/max(total, 1), total
         if total:   # or else there is no mean, and the loss is NaN, as in one process
             loss = learn.loss.detach()
             learn.loss = all_sum(loss*(mine/total) if mine else torch.zeros_like(loss))
+        if not mine:   # nothing of this share counts: its loss may be NaN, and 0*NaN would be its gradient
+            outputs = []
+            map_tensors(lambda t: outputs.append(t.sum()) if t.requires_grad else None, learn.pred)
+            learn.loss_grad = sum(outputs)*0.   # of all outputs, or else DDP waits for some parameters for ever
 
     def before_backward(self, learn):
         if self.size > 1 and self.weight != 1: learn.loss_grad = learn.loss_grad * self.weight
@@ -431,8 +434,6 @@ class Distributed(Callback):
     def after_train(self, learn):
         rec = learn.recorder
         if self.size == 1 or not learn.train_metrics or rec is None or rec.mean is None: return
-        for _, m in rec.metrics:
-            if isinstance(m, Mean): m.counts[len(m.counts)-len(self.own):] = self.own
         merge_averages(rec, with_loss=False)
 
     # ---- validation and predictions

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .learner import Callback, CancelFit, Learner, Recorder, ToDevice, _find_hyper, _get_rng, _set_rng
+from .learner import Callback, CancelFit, Learner, Recorder, ToDevice, _find_hyper, _get_rng, _numbers, _set_rng
 from .learner import get_hyper, last_row, read_checkpoint, set_hyper, split_params
 
 # %% ../nbs/06_anneal.ipynb #cell-19
@@ -194,7 +194,7 @@ def resolve_lrs(
         if not any(k.startswith('ParamScheduler') for k, s in state['cbs'].items() if s):
             raise ValueError(f'{resume} was written by a fit without a schedule. Resume it with learn.fit.')
         if lr is None: lr = state['fit']['lr']
-    if lr is None: lr = learn.lr
+    lr = _numbers(learn.lr if lr is None else lr)
     if isinstance(lr, slice):
         if lr.start is None or lr.stop is None:
             raise ValueError(f'{lr} has only one rate. Give slice(lo, hi): the first group gets lo, the last one hi.')

@@ -6,7 +6,7 @@
 __all__ = ['accuracy', 'mix_seed', 'EpochBatches', 'find_sampler', 'DataLoaders', 'get_dl', 'get_dls', 'no_decay_groups']
 
 # %% ../nbs/04_minibatch_training.ipynb #cell-2
-import hashlib, inspect
+import copy, hashlib, inspect
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -42,6 +42,7 @@ class EpochBatches(Sampler):
         drop_last:bool=False,   # leave out a last batch that has fewer than `bs` items
         seed:int=0,             # with the epoch it decides the order
         as_tensor:bool=False,   # yield index tensors (whole-batch indexing) instead of lists (item by item)
+        device=None,            # where the index tensors lie; None: on the CPU
     ):
         if n < 1: raise ValueError(f'EpochBatches needs at least one item, and got n={n}; is the data set empty?')
         if bs < 1 or bs != int(bs):
@@ -50,7 +51,7 @@ class EpochBatches(Sampler):
             raise ValueError(f'drop_last=True leaves nothing of {n} items, which do not fill one batch of bs={bs}; '
                              'take a smaller bs or drop_last=False.')
         self.n, self.bs, self.shuffle, self.drop_last = n, int(bs), shuffle, drop_last
-        self.seed, self.as_tensor = seed, as_tensor
+        self.seed, self.as_tensor, self.device = seed, as_tensor, device
         self.epoch, self.skip = 0, 0                # what the next iteration goes through
 
     def set_epoch(self, epoch:int, skip:int=0):
@@ -67,7 +68,9 @@ class EpochBatches(Sampler):
     def __iter__(self)->Iterator:
         epoch, skip = self.epoch, self.skip
         self.epoch, self.skip = epoch + 1, 0        # at the first batch, not the last: loaders with workers read ahead
-        batches = self.order(epoch).split(self.bs)[skip:len(self)]
+        order = self.order(epoch)
+        if self.device is not None: order = order.to(self.device)   # once, so that no batch waits for its indices
+        batches = order.split(self.bs)[skip:len(self)]
         yield from batches if self.as_tensor else (batch.tolist() for batch in batches)
 
     def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
@@ -114,7 +117,11 @@ class DataLoaders:
         by a generator, as `DataLoader(shuffle=True)` does)."""
         sampler = find_sampler(self.train)
         position = (sampler.epoch, sampler.skip) if isinstance(sampler, EpochBatches) else None
-        batch = next(iter(() if self.train is None else self.train), None)
+        train = () if self.train is None else self.train
+        if getattr(train, '_iterator', None) is not None:   # workers that stay serve one pass at a time
+            train = copy.copy(train)
+            train._iterator = None
+        batch = next(iter(train), None)
         if position: sampler.set_epoch(*position)
         if batch is None: raise ValueError('The training loader gives no batch; it should give at least one.')
         return batch
@@ -162,9 +169,10 @@ def get_dl(
         raise TypeError(f"get_dl makes the batches itself, bs items each, and takes no {' or '.join(sorted(own))}; "
                         'with a sampler make a loader of your own and pass it to DataLoaders(train, valid).')
     whole = type(ds) is TensorDataset and collate_fn is None    # exactly: a subclass may do more per item
-    batches = EpochBatches(len(ds), bs, shuffle, drop_last, seed, as_tensor=whole)
-    if pin_memory is None:
-        pin_memory = torch.cuda.is_available() and not any(t.is_cuda for t in getattr(ds, 'tensors', ()))
+    on_cuda = [t.is_cuda for t in getattr(ds, 'tensors', ())]
+    device = ds.tensors[0].device if whole and on_cuda and all(on_cuda) else None   # the indices go where the data lie
+    batches = EpochBatches(len(ds), bs, shuffle, drop_last, seed, as_tensor=whole, device=device)
+    if pin_memory is None: pin_memory = torch.cuda.is_available() and not any(on_cuda)
     how = dict(sampler=batches, batch_size=None) if whole else dict(batch_sampler=batches)
     return DataLoader(ds, **how, num_workers=num_workers, collate_fn=collate_fn, pin_memory=pin_memory,
                       generator=torch.Generator().manual_seed(mix_seed(seed)), **kwargs)

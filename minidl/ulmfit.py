@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .awd_lstm import (AWD_LSTM, LanguageModel, MemoryAdvice, RNNRegularizer, get_language_model,
                              lm_cross_entropy, lm_splitter)
 from .data import CategoryProcessor, register_tfm
-from .learner import GradientClip, Learner, Perplexity, read_tensors, register, write_tensors
+from .learner import GradientClip, Learner, Perplexity, read_tensors, register, to_device, write_tensors
 from .schedule import _as_list, fit_one_cycle
 from .text import EOS, PAD_ID, SPECIAL_TOKENS, UNK_ID, LMLoader, TokenLists, text_vocab
 from .training import accuracy
@@ -242,28 +242,31 @@ class TextClassifier(nn.Module):
         self.encoder, self.head, self.bptt, self.max_len, self.pad_idx = encoder, head, bptt, max_len, pad_idx
 
     def forward(self, ids, lengths):
+        pads = (ids != self.pad_idx).int().argmax(1)                        # before each text
+        lengths, pads = torch.stack([lengths.to(ids.device), pads]).cpu()   # they decide shapes: one wait for the GPU
         if lengths.min() < 1:
             raise ValueError('A text of the batch has no tokens, and nothing can be said about it. A Tokenizer gives '
                              'even an empty text xxbos and xxeos.')
-        lengths, pads = lengths.to(ids.device), (ids != self.pad_idx).int().argmax(1)     # pads before each text
         # whole pieces, rounded up, so that at most max_len tokens are left
         early = -(-(lengths - self.max_len).clamp(min=0) // self.bptt) * self.bptt    # tokens without gradients
         state, notes = self.encoder.zero_state(len(ids)), self.head.blank(len(ids), ids)
-        with torch.no_grad(): state, notes = self.read(shift_left(ids, pads), early, state, notes)
+        shifted = lambda by: shift_left(ids, to_device(by, ids.device))
+        with torch.no_grad(): state, notes = self.read(shifted(pads), early, state, notes)
         torch.clear_autocast_cache()    # PyTorch 2.4 would go on with 16-bit copies of the weights that have no graph
-        _, notes = self.read(shift_left(ids, pads + early), lengths - early, state, notes)
-        return self.head(notes, lengths)
+        _, notes = self.read(shifted(pads + early), lengths - early, state, notes)
+        return self.head(notes, to_device(lengths, ids.device))
 
-    def read(self, ids, lengths, state, notes):   # the first `lengths` tokens of each row; a length may be 0
+    def read(self, ids, lengths, state, notes):   # the first `lengths` (on the CPU) tokens of each row; may be 0
         "State and notes after reading on from a state and notes."
-        order = lengths.argsort(descending=True, stable=True)
-        ids, lengths, notes = ids[order], lengths[order], [o[order] for o in notes]
+        lengths, order = lengths.sort(descending=True, stable=True)
+        order = to_device(order, ids.device)
+        ids, notes = ids[order], [o[order] for o in notes]
         state = [tuple(o[:, order] for o in hc) for hc in state]
-        starts = torch.arange(0, ids.shape[1], self.bptt, device=ids.device)
+        starts = torch.arange(0, ids.shape[1], self.bptt, device='cpu')
         rows = (lengths[:, None] > starts).sum(0).tolist()          # that have tokens left, at each start
         for start, n in zip(starts.tolist(), rows):
             if n == 0: break
-            real = (lengths[:n] - start).clamp(max=self.bptt)
+            real = to_device((lengths[:n] - start).clamp(max=self.bptt), ids.device)
             piece = ids[:n, start:start + self.bptt]
             out, new = self.encoder.encode(piece, [tuple(o[:, :n].contiguous() for o in hc) for hc in state])
             state = [tuple(torch.cat([a, b[:, n:]], 1) for a, b in zip(*hcs)) for hcs in zip(new, state)]

@@ -18,11 +18,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import (BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler,
                               SubsetRandomSampler, TensorDataset)
 
-from minidl import learner
+from minidl import learner, schedule
 from minidl.learner import (EMA, EVENTS, Callback, CancelBackward, CancelBatch, CancelEpoch, CancelFit, CancelStep,
                             CancelTrain, CancelValidate, Checkpoint, CSVLogger, EarlyStopping, GradientAccumulation,
                             GradientClip, Journal, Learner, Perplexity, Progress, Recorder, SanityCheck,
@@ -1117,7 +1118,8 @@ class NoWaiting(Callback):
     def __init__(self, monkeypatch): self.monkeypatch = monkeypatch
     def before_train(self, learn):
         def refuse(self, *args): raise AssertionError('asked a tensor for its number')
-        for name in '__float__ __int__ __bool__ __index__ item tolist numpy cpu'.split():
+        # not numpy: targets are counted before they leave the CPU, and numpy() of a tensor on a GPU is an error
+        for name in '__float__ __int__ __bool__ __index__ item tolist cpu'.split():
             self.monkeypatch.setattr(torch.Tensor, name, refuse)
     def after_train(self, learn): self.monkeypatch.undo()
     def after_fit(self, learn): self.monkeypatch.undo()
@@ -1225,6 +1227,23 @@ def test_metrics_add_up_in_double_precision():
     for _ in range(1000): metric.update(pred, torch.zeros(64, dtype=torch.float64))
     assert metric.compute().item() == pytest.approx(1.2345678901234567, rel=1e-12)
 
+def test_a_missing_label_of_a_sample_does_not_count_either():
+    x, y = samples(21).tensors
+    y[::3] = -100
+    learn = make(dls=get_dls(TensorDataset(x, y), TensorDataset(x, y), bs=4, valid_bs=4))
+    assert learn.validate()['loss'] == pytest.approx(F.cross_entropy(learn.model(x), y).item(), rel=1e-6)
+
+def test_a_metric_is_weighted_by_the_targets_that_it_counts_itself():
+    x, y = samples(22).tensors
+    y[:3], y[9] = 2, 2
+    def real(pred, targ, ignore_index=2): return (pred.argmax(1) == targ)[targ != ignore_index].float().mean()
+    loss = functools.partial(F.cross_entropy, ignore_index=2)
+    learn = make(dls=get_dls(TensorDataset(x, y), TensorDataset(x, y), bs=4, valid_bs=5), loss_func=loss,
+                 metrics=[accuracy, real])
+    pred, found = learn.model(x), learn.validate()
+    assert found['accuracy'] == pytest.approx(accuracy(pred, y).item())
+    assert found['real'] == pytest.approx(real(pred, y).item())
+
 # models with several outputs
 
 Out = namedtuple('Out', 'logits value')
@@ -1324,6 +1343,44 @@ def test_a_second_fit_sees_the_batches_of_later_epochs():
     assert one.seen == more.seen and one.seen[:3] != one.seen[3:6]
     assert learn.epochs_done == 3
 
+def test_a_fit_that_ends_early_counts_the_epochs_that_it_has_begun():
+    order = Order()
+    learn = make(EarlyStopping(patience=1), order, lr=0.).fit(5)
+    assert learn.epochs_done == 2
+    learn.fit(1, lr=0.)
+    whole = Order()
+    make(whole, lr=0.).fit(3)
+    assert order.seen == whole.seen
+
+def pruned(learn): prune.l1_unstructured(learn.model[0], 'weight', 0.5)
+def spectral(learn): torch.nn.utils.parametrizations.spectral_norm(learn.model[0])
+def wrapped(learn): learn.model = nn.Sequential(learn.model, nn.Identity())
+def compiled(learn): learn.model = torch.compile(learn.model, backend='eager')
+def known(learn):
+    learn.model.append(nn.Linear(3, 3))
+    learn.opt.add_param_group(dict(params=learn.model[4].parameters()))
+def other(learn):
+    learn.model[3] = nn.Linear(8, 3)
+    learn.opt = torch.optim.SGD(learn.model.parameters(), lr=0.1)
+
+@pytest.mark.parametrize('change', [pruned, spectral, wrapped, compiled, known, other, lambda learn: None])
+def test_a_model_whose_parameters_the_optimizer_knows_is_trained_on(change):
+    learn = make().fit(1)
+    change(learn)
+    learn.fit(1)
+
+def test_an_optimizer_may_leave_parameters_out():
+    learn = make(opt_func=lambda groups, lr: torch.optim.SGD(groups[0]['params'][:2], lr)).fit(1)
+    learn.fit(1)
+
+def test_a_copy_made_within_a_fit_can_be_trained_by_itself():
+    def aside(learn): copy.deepcopy(learn).fit(1, lr=0.5)
+    plain = make().fit(2)
+    for event in 'after_epoch', 'after_pred', 'after_batch':
+        learn = make(At(event, aside))
+        torch.manual_seed(1)
+        assert_equal(weights(learn.fit(2)), weights(plain))
+
 def test_a_new_layer_is_not_left_untrained_in_silence():
     learn = make().fit(1)
     learn.model[3] = nn.Linear(8, 3)
@@ -1359,6 +1416,46 @@ def test_looking_at_the_end_of_a_part_does_not_hide_that_it_was_cut_short(tmp_pa
         found.append([p.name for p in folder.glob('*.ckpt')])
     assert found[0] == found[1] == ['e00001_b00000000.ckpt']
 
+class Slow(Dataset):
+    def __len__(self): return 16
+    def __getitem__(self, i): return torch.full((4,), float(i)), i % 3
+
+def test_a_loader_whose_workers_stay_can_be_used_again_within_its_epoch():
+    dl = DataLoader(Slow(), 2, num_workers=1, persistent_workers=True)
+    seen = []
+    look = At('after_batch', lambda learn: learn.validate(learn.dls.train), nth=2)
+    first = At('after_batch', lambda learn: learn.dls.one_batch(), nth=4)
+    count = Each('before_batch', lambda learn: seen.append(learn.xb[0, 0].item()) if learn.training else None)
+    make(look, first, count, dls=DataLoaders(dl)).fit(1)
+    assert seen == list(range(0, 16, 2))
+
+class Positions(nn.Module):
+    "Has integers among its parameters."
+    def __init__(self):
+        super().__init__()
+        self.order, self.body = nn.Parameter(torch.tensor([3, 1, 0, 2]), requires_grad=False), nn.Linear(4, 3)
+    def forward(self, x): return self.body(x[:, self.order])
+
+def test_integer_parameters_are_neither_averaged_nor_trained():
+    learn = make(EMA(), model=Positions()).fit(1)
+    learn.unfreeze().fit(1)
+    assert learn.model.order.tolist() == [3, 1, 0, 2] and not learn.model.order.requires_grad
+
+def test_looking_with_another_loss_does_not_change_what_counts():
+    def look(learn):
+        kept, learn.loss_func = learn.loss_func, lambda pred, targ: pred.sum()
+        learn.validate(list(get_dls(samples(8), bs=8).train))
+        learn.loss_func = kept
+    def counts(*cbs):
+        x, y = samples(40).tensors
+        y[::3] = 2
+        loss = functools.partial(F.cross_entropy, ignore_index=2)
+        seen = []
+        note = Each('after_loss', lambda learn: seen.append(learn.n) if learn.training else None)
+        make(note, *cbs, dls=get_dls(TensorDataset(x, y), bs=8), loss_func=loss).fit(1)
+        return seen
+    assert counts(At('after_pred', look, nth=1)) == counts()
+
 # wrong use
 
 def test_the_arguments_of_another_library_are_a_sentence():
@@ -1370,6 +1467,8 @@ def test_a_class_of_losses_is_made_into_one():
 
 @pytest.mark.parametrize('pred, targ, loss_func, what', [
     (torch.randn(4, 3), torch.tensor([[0], [1], [2], [0]]), F.cross_entropy, r'squeeze\(1\)'),
+    (torch.randn(4, 1), torch.randn(4, 1), nn.CrossEntropyLoss(), 'one output'),
+    (torch.randn(4, 1), torch.zeros(4).long(), F.cross_entropy, 'one output'),
     (torch.randn(4, 3), torch.tensor([0, 1, 2, 0]).int(), F.cross_entropy, r'int32.*\.long\(\)'),
     (torch.randn(4, 2), torch.tensor([0, 1, 1, 0]).bool(), nn.CrossEntropyLoss(), r'bool.*\.long\(\)'),
     (torch.randn(4), torch.tensor([0, 1, 1, 0]), F.binary_cross_entropy_with_logits, r'\.float\(\)')])
@@ -1382,6 +1481,25 @@ def masked_mse(pred, targ): return (pred[:, 0] - targ).square().mean()
 @pytest.mark.parametrize('loss_func', [gaussian_nll, masked_mse])
 def test_a_loss_is_not_judged_by_a_part_of_its_name(loss_func):
     learner.check_targets(torch.randn(4, 2), torch.randn(4), loss_func)
+
+class bce_with_logits:
+    "A namesake of a known loss, that takes what the known one does not."
+    def __call__(self, pred, targ): return F.binary_cross_entropy_with_logits(pred[:, 0], targ.float())
+
+def test_a_namesake_of_a_known_loss_is_not_judged():
+    learner.check_targets(torch.randn(4, 1), torch.tensor([0, 1, 1, 0]), bce_with_logits())
+
+@pytest.mark.parametrize('splitter', [None, lambda m: [m[0], m[3]]])
+def test_a_rate_in_a_tensor_is_a_rate(splitter):
+    rate = torch.tensor(0.1)
+    def rates(lr, **kw):
+        learn = make(splitter=splitter, **kw)
+        schedule.fit_one_cycle(learn, 2, lr)
+        return torch.tensor(learn.recorder.lrs)
+    right = rates(0.1)
+    torch.testing.assert_close(rates(rate), right)
+    torch.testing.assert_close(rates(None, opt_func=lambda groups, lr: torch.optim.SGD(groups, torch.tensor(lr))), right)
+    assert rate == 0.1
 
 def test_rates_may_come_from_numpy(tmp_path):
     learn = make(splitter=lambda m: [m[0], m[3]]).fit(np.int64(1), lr=np.array([0.1, 0.2]))

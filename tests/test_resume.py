@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter, namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -203,14 +204,17 @@ def test_what_was_frozen_stays_frozen(tmp_path):
     assert torch.equal(again.model[0].weight, before) and not again.model[0].weight.requires_grad
     assert_same_run(frozen().freeze().fit(N_EPOCHS), again)
 
+Pair = namedtuple('Pair', 'a b')
+
 class Counts:
-    "A metric that keeps what it has seen in an array and a dict."
+    "A metric that keeps what it has seen in an array, a dict of a kind, and a set."
     def __init__(self): self.reset()
-    def reset(self): self.table, self.more = np.zeros((3, 3)), {'n': 0}
+    def reset(self): self.table, self.more, self.seen = np.zeros((3, 3)), Counter(), set()
     def update(self, pred, targ):
         np.add.at(self.table, (targ.numpy(), pred.argmax(1).numpy()), 1)
-        self.more['n'] += len(targ)
-    def compute(self): return float(self.table.diagonal().sum() / self.more['n'])
+        self.more.update(n=len(targ))
+        self.seen.update(targ.tolist())
+    def compute(self): return float(self.table.diagonal().sum() / self.more['n'] + len(self.seen))
 
 def test_a_metric_goes_on_with_its_arrays_and_dicts(tmp_path):
     tracked = lambda *more: make(*more, train_metrics=True)
@@ -248,6 +252,24 @@ def test_a_checkpoint_is_not_replaced_by_one_of_nan(tmp_path):
     state = read_checkpoint(tmp_path)
     assert (state['epoch'], state['batch']) == (1, 1)
     assert all(t.isfinite().all() for t in state['model'].values())
+
+def test_a_checkpoint_is_not_replaced_by_weights_that_an_infinite_gradient_has_spoilt(tmp_path):
+    class Root(Callback):
+        "The root of 0 is 0, and its slope infinite."
+        def after_loss(self, learn):
+            if learn.training and (learn.epoch, learn.iter) == (1, 1):
+                learn.loss_grad = learn.loss_grad + (learn.pred*0).sum().sqrt()
+    with pytest.warns(UserWarning, match='The weights are not finite'):
+        make(Root(), TerminateOnNaN(1), Checkpoint(tmp_path, every=1)).fit(N_EPOCHS)
+    state = read_checkpoint(tmp_path)
+    assert (state['epoch'], state['batch']) == (1, 1)
+    assert all(t.isfinite().all() for t in state['model'].values())
+
+def test_a_callbacks_state_may_hold_any_tuple(tmp_path):
+    class Named(Callback):
+        def state_dict(self): return {'pair': Pair(1, 2.)}
+    make(Named(), Checkpoint(tmp_path)).fit(1)
+    assert read_checkpoint(tmp_path)['cbs']['Named-1'] == {'pair': (1, 2.)}
 
 def test_a_table_of_other_columns_is_not_appended_to(tmp_path):
     file = tmp_path/'log.csv'
@@ -307,12 +329,29 @@ Accepts.__name__ = 'Refuses'   # by which a checkpoint knows it
 
 @pytest.mark.parametrize('cb, splitter', [(Refuses, None), (Accepts, lambda m: [m[0], m[1:]])],
                          ids=['callback', 'groups'])
-def test_a_learner_that_refuses_late_keeps_its_weights(cb, splitter, tmp_path):
-    checkpoint(tmp_path, Refuses())
-    change = lambda: make(cb(), Checkpoint(tmp_path), splitter=splitter)
+def test_a_learner_that_refuses_late_keeps_its_weights_and_its_table(cb, splitter, tmp_path):
+    table = tmp_path/'history.csv'
+    make(Refuses(), CSVLogger(table), Checkpoint(tmp_path)).fit(1, lr=0.1)
+    make(CSVLogger(table, append=True)).fit(2)
+    rows = table.read_text()
+    change = lambda: make(cb(), CSVLogger(table), Checkpoint(tmp_path), splitter=splitter)
     learn = change()
     with pytest.raises(ValueError, match='not mine|does not fit this learner'): learn.fit(resume=tmp_path)
     assert_same_weights(learn, change())
+    assert table.read_text() == rows
+
+def test_other_metrics_are_refused(tmp_path):
+    checkpoint(tmp_path)
+    learn = make(Checkpoint(tmp_path))
+    learn.metrics = []
+    with pytest.raises(ValueError, match='have train_loss, valid_loss, accuracy, and this fit gives train_loss, valid'):
+        learn.fit(resume=tmp_path)
+
+def test_the_best_value_of_another_column_is_forgotten(tmp_path):
+    with pytest.raises(RuntimeError): make(Checkpoint(tmp_path, 'accuracy'), Stop('after_batch', 1, 2)).fit(N_EPOCHS)
+    (tmp_path/'best.safetensors').unlink()
+    learn = make(Checkpoint(tmp_path, 'valid_loss')).fit(resume=tmp_path)
+    assert (tmp_path/'best.safetensors').exists() and learn.cb(Checkpoint).best == values(learn)[-1]['valid_loss']
 
 class Payload:
     def __init__(self, path): self.path = path
@@ -480,6 +519,14 @@ def test_the_memory_of_other_groups_is_refused_with_the_name_of_the_file(tmp_pat
     learn = make(splitter=lambda m: [[p] for p in m.parameters()])
     with pytest.raises(ValueError, match="m does not fit this learner's AdamW"):
         learn.load(tmp_path/'m', with_opt=True)
+    assert_same_weights(learn, make())
+
+def test_weights_that_do_not_fit_change_nothing(tmp_path):
+    make().fit(1).save(tmp_path/'m')
+    other = lambda: make(model=nn.Sequential(*list(net())[:-1], nn.Linear(net()[-1].in_features, 7)))
+    learn = other()
+    with pytest.raises(RuntimeError, match='m does not fit this model'): learn.load(tmp_path/'m')
+    assert_same_weights(learn, other())
 
 def test_loading_what_is_not_there_is_a_sentence(tmp_path):
     learn = make()

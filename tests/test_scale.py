@@ -136,6 +136,12 @@ def cases(size, out):
     padded = TensorDataset(x, padded)
     tagger = nn.Sequential(net(), nn.Linear(N_OUT, 2*N_OUT), nn.Unflatten(1, (N_OUT, 2)))
     note('padded', learner(bs, dls=get_dls(padded, padded, bs=bs, valid_bs=4), model=tagger, metrics=()).fit(2))
+    # labels that are missing: of all items of one rank's share, in every second batch
+    i = torch.arange(33)
+    missing = TensorDataset(x, torch.where((i//4 % 2 == 0) & (i % 2 == 0) & (i < 32), -100, y))
+    for name, loss_func in dict(flat=F.cross_entropy, masked=masked_mean).items():
+        dls = DataLoader(missing, bs), DataLoader(missing, 4)
+        note(name, learner(bs, dls=dls, loss_func=loss_func).fit(2))
     # predictions and validation outside of a fit
     learn = learner(bs, n=33)
     notes['preds'] = [learn.get_preds(), learn.get_preds(learn.dls.train), learn.get_preds([(samples(5)[:][0],)])]
@@ -208,6 +214,11 @@ def cases(size, out):
 
 IGNORE_0 = functools.partial(F.cross_entropy, ignore_index=0)
 
+def masked_mean(pred, targ, ignore_index=-100):
+    "A mean by hand, which is 0/0 where nothing counts."
+    keep = targ != ignore_index
+    return (F.cross_entropy(pred, targ.where(keep, 0), reduction='none')*keep).sum()/keep.sum()
+
 def three(size):
     "What three ranks do with twelve items a step, the last two of fourteen for two of them; also in float64."
     g = torch.Generator().manual_seed(0)
@@ -269,7 +280,7 @@ def close(a, b, tol=2e-5):
 
 SAME = ['seeds', 'one item', 'drop_last', 'accumulated', 'clip, ema', 'sync bn', 'metrics', 'few', 'rmse', 'early',
         'for one',
-        'compiled', 'frozen', 'ignored', 'padded']
+        'compiled', 'frozen', 'ignored', 'padded', 'flat', 'masked']
 
 @pytest.mark.parametrize('name', SAME)
 def test_two_processes_with_half_the_batch_do_what_one_does(runs, name):

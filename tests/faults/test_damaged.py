@@ -191,7 +191,7 @@ def lm_like_classifier():
 @pytest.mark.parametrize('reader', READERS)
 def test_a_pickle_with_a_payload_is_refused_and_does_not_run(reader, write, file):
     payload = Payload(str(file.parent/'it ran'))
-    for o in payload, {'format': 1, 'model': net_of_faults().state_dict(), 'cbs': payload}, {'0.weight': payload}:
+    for o in payload, {'format': 2, 'model': net_of_faults().state_dict(), 'cbs': payload}, {'0.weight': payload}:
         write(o, file)
         refused(READERS[reader], file)
     assert os.listdir(file.parent) == ['the_file']

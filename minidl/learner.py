@@ -976,6 +976,9 @@ class Learner:
             if _shapes(again.state_dict()) != _shapes(self.model.state_dict()):
                 raise TypeError(f"The model was changed after {spec['name']} made it, so that could not make it "
                                 "again. Delete model.spec, and hand the model in at load.")
+        else:
+            warnings.warn(f'Nothing is registered that makes this {type(self.model).__name__} again: keep the code '
+                          'that does, and hand the model in at load, load_learner(path, model=...).')
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
 # %% ../nbs/05_learner.ipynb #cell-60

@@ -90,7 +90,7 @@ def test_all_gives_what_the_chapters_export_and_hides_nothing_of_torch():
 
 def python(code, cwd=None, **env):
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | env,
-                          timeout=120, cwd=cwd)
+                          timeout=400, cwd=cwd)
 
 
 def test_importing_minidl_is_cheap_and_gives_the_version():

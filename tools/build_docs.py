@@ -29,7 +29,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_MODULES = {'__init__', '_modidx', 'all'}
-ON_LANDING = ('Two commands', 'In a notebook of your own')   # sections of the README; the others make the guide
+ON_LANDING = ('Two commands', 'Exercises', 'In a notebook of your own')   # sections of the README; others make the guide
 LEFT_OUT = ('The chapters', 'License')                       # the landing page has a table of its own
 PAGES = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog', 'docs/faults.md': 'faults',
          'bench/RESULTS.md': 'results'}   # if there

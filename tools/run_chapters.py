@@ -66,9 +66,10 @@ def main():
 
     if args.jobs > 1: os.environ.setdefault('OMP_NUM_THREADS', '1')
     if (setting := os.environ.get('MINIDL_DATA')) not in (None, '', 'sample', 'full'):
+        if not Path(setting).is_dir(): sys.exit(f'MINIDL_DATA is sample, full or a folder, and there is no folder {setting}.')
         os.environ['MINIDL_DATA'] = str(Path(setting).resolve())   # the kernels start in nbs/
     OUT.mkdir(exist_ok=True)
-    start, failed = time.perf_counter(), []
+    start, failed, n_skipped = time.perf_counter(), [], 0
     with ThreadPoolExecutor(args.jobs) as pool:
         futures = [(p, pool.submit(run, p)) for p in chosen]
         try:
@@ -76,10 +77,13 @@ def main():
                 line, ok = future.result()
                 print(line, flush=True)
                 if not ok: failed.append(path.stem)
+                n_skipped += 'skipped:' in line
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             os._exit(130)   # the kernels notice that their parent is gone
-    print(f'{len(chosen)} chapters in {time.perf_counter() - start:.0f} s; read them in {OUT.relative_to(ROOT)}/')
+    skipped = f', {n_skipped} skipped' if n_skipped else ''
+    print(f'{len(chosen) - n_skipped} chapters in {time.perf_counter() - start:.0f} s{skipped}; read them in '
+          f'{OUT.relative_to(ROOT)}/')
     if failed: sys.exit(f"failed: {', '.join(failed)}")
 
 

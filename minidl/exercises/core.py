@@ -389,7 +389,8 @@ def _raised(e, answer):
         return 'still to do', '' if where in (answer.ex.name, '__init__') else f'`{where}` is not written yet'
     source = linecache.getline(frame.f_code.co_filename, line).strip()
     who = answer.call or f'`{frame.f_code.co_name}`'
-    return 'not right yet', f'{who} raises {message}, line {line}' + (f': {source}' if source else '')
+    unknown = '. Have the cells above been run, from the top?' if isinstance(e, NameError) else ''
+    return 'not right yet', f'{who} raises {message}, line {line}' + (f': {source}' if source else '') + unknown
 
 
 def _run(ex, f):
@@ -460,7 +461,8 @@ def check(
     number:str=None,     # which exercise, '02.1'; without it, the state of all whose function is there
     answer=_MISSING,     # your function or class; without it, what bears its name where `check` is called
 )->Result:               # shows itself; true if the answer is right
-    "Run your answer on small inputs and say what is right and what is not. Does not raise for a wrong answer."
+    """Run your answer on small inputs and say what is right and what is not. Does not raise for a wrong answer. What is
+    at [0] or [1] is the first or second of what your function returned."""
     frame = sys._getframe(1)
     space = ChainMap(frame.f_locals, frame.f_globals)
     if number is None: return _list(space)

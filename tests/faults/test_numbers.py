@@ -45,7 +45,7 @@ def test_without_a_guard_the_fit_ends_as_usual_and_the_record_shows_it(value, tm
     assert len(learn.recorder.rows) == 2 and not math.isfinite(learn.recorder.values[-1]['valid_loss'])
     assert not (tmp_path/'best.safetensors').exists()       # NaN is never the best
 
-def test_clipping_does_not_hide_an_infinite_gradient():
+def test_clipping_does_not_hide_an_infinite_loss():
     learn = regression(math.inf, 'target', cbs=[GradientClip(1.), TerminateOnNaN(every=1)])
     with pytest.warns(UserWarning, match='batch 2'): learn.fit(1)
     assert finite(learn)

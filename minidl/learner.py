@@ -280,9 +280,10 @@ class Mean:
 def _number(value, name):
     "A loss or a metric as a tensor without dimensions. Raises `ValueError` if it is not one number."
     if not isinstance(value, Tensor):
-        try: value = torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError): pass
-    if isinstance(value, Tensor) and value.numel() == 1: return value.detach().reshape(())
+        with suppress(TypeError, ValueError, RuntimeError): value = torch.as_tensor(value)
+    if isinstance(value, Tensor):
+        if value.ndim == 0: return value.detach()
+        if value.numel() == 1: return value.detach().reshape(())
     what = f'a tensor of shape {tuple(value.shape)}' if isinstance(value, Tensor) else f'a {type(value).__name__}'
     raise ValueError(f'{name} gives {what}, and not one number. Take the mean, or one number of it.')
 
@@ -523,7 +524,7 @@ class Learner:
         self.opt, self.wrapped, self.fit_args, self._epoch_rng, self._opt_for = None, None, {}, None, []
         self.cbs, self.contexts, self.fitting, self.training, self.want_loss = [], [], False, False, True
         self.epoch = self.epochs_done = self.n_epochs = self.iter = self.n_iter = self.n = 0
-        self._ignored = None
+        self._ignored, self._rare = None, False
         self._drop_batch()
         self.__setstate__({})
         defaults = [SanityCheck(), ToDevice(device), Recorder(), *([Progress()] if progress else [])]
@@ -642,6 +643,9 @@ class Learner:
 
     def _enter(self, training, dl):
         self.training, self.dl, self._ignored = training, dl, setting(self.loss_func, 'ignore_index')
+        # that the label of a sample is -100 is rare, and to look for it is 4% of a small batch: it is done where
+        # gradients depend on it, and in validation, but not for the mean loss of training alone
+        self._rare = training and self._ignored == -100 and not any(getattr(c, 'by_count', False) for c in self.cbs)
         self.model.train(training)
         try: self.n_iter = len(dl)
         except TypeError: self.n_iter = None   # a stream
@@ -655,7 +659,8 @@ class Learner:
         self.iter = skip - 1
         for self.iter, batch in enumerate(self._from(self.dl, skip), skip):
             self.xb, self.yb = split_batch(batch)
-            self.n = count_targets(self.xb, self.yb, self._ignored)
+            rare = self._rare and isinstance(self.yb, Tensor) and self.yb.ndim == 1
+            self.n = count_targets(self.xb, self.yb, None if rare else self._ignored)
             self.pred = self.loss = self.loss_grad = None   # let the last batch's graph go before the next one is made
             self.extra = ()
             self._part('batch', self._one_batch, CancelBatch)
@@ -848,7 +853,7 @@ class Learner:
     def _aside(self):
         "Evaluate without disturbing a fit that may be under way."
         names = ('fitting training dl n_iter iter xb yb pred loss loss_grad extra n stepped want_loss passing '
-                 '_ignored').split()
+                 '_ignored _rare').split()
         kept = {k: getattr(self, k) for k in names}
         modes = [(m, m.training) for m in self.model.modules()]   # a part may be in another mode than the whole
         self.fitting = False   # for the callbacks: this does not belong to the fit
@@ -978,7 +983,7 @@ class Learner:
                                 "again. Delete model.spec, and hand the model in at load.")
         else:
             warnings.warn(f'Nothing is registered that makes this {type(self.model).__name__} again: keep the code '
-                          'that does, and hand the model in at load, load_learner(path, model=...).')
+                          'that does, and hand the model in at load, load_learner(path, model=...).', stacklevel=2)
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
 # %% ../nbs/05_learner.ipynb #cell-60
@@ -1468,6 +1473,7 @@ class GradientAccumulation(Callback):
     """Step once every `n_batches` batches, and at the end of an epoch, with the gradient of one big batch (for a loss
     that is a plain mean over its targets; cross-entropy with class weights divides by their sum)."""
     order, unique = 10, True   # before mixed precision unscales and before clipping
+    by_count = True            # batches are weighed by how many targets count
     def __init__(self, n_batches):
         if n_batches < 1: raise ValueError(f'n_batches is at least 1, not {n_batches}.')
         self.n_batches, self.counts = n_batches, []

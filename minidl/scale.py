@@ -343,6 +343,7 @@ class Distributed(Callback):
     mean that divides by something else is not met where shares differ in it: cross-entropy with class weights divides
     by the sum of its targets' weights, and MixUp or CutMix mix what an ignored target and its partner count."""
     order, unique = -45, True   # the model is where it will stay; and random numbers are drawn after this
+    by_count = True             # shares are weighed by how many targets count
     def __init__(self,
         backend=None,     # see `join_group`
         timeout=600.,     # seconds that a process waits for the others

@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from .data import Normalize, _image, register_tfm
+from .data import Normalize, _image, _size, register_tfm
 
 # %% ../nbs/08a_augmentation.ipynb #cell-7
 FILTERS = {name: Image.Resampling[name.upper()] for name in     # names of ways to resize -> Pillow's constants
@@ -259,7 +259,7 @@ def flip_mat(flip)->Tensor:   # flip: a bool or a tensor of them (n,)
 def affine_batch(
     xb:Tensor,                        # images as floats, shape (bs, c, h, w)
     mats:Tensor,                      # where to read: (bs, 2, 3), (bs, 3, 3), or one matrix for all
-    size=None,                        # (h, w) of the result; None: that of `xb`
+    size=None,                        # (h, w) of the result, or one number for both; None: that of `xb`
     mode:str='bilinear',              # or 'nearest', 'bicubic'
     padding_mode:str='reflection',    # what is outside: 'reflection', 'border' or 'zeros'
 )->Tensor:                            # shape (bs, c, *size), of the type and on the device of `xb`
@@ -273,8 +273,8 @@ def affine_batch(
         raise ValueError(f'affine_batch takes one matrix, or one for each of {len(xb)} images, of 2 or 3 rows and 3 '
                          f'columns, and got shape {tuple(mats.shape)}.')
     dtype = torch.float64 if xb.dtype == torch.float64 else torch.float32
-    mats = mats.to(xb.device, dtype, non_blocking=True).expand(len(xb), -1, -1)
-    shape = (*xb.shape[:2], *(xb.shape[-2:] if size is None else size))
+    mats = mats.to(xb.device, dtype, non_blocking=xb.is_cuda).expand(len(xb), -1, -1)
+    shape = (*xb.shape[:2], *(xb.shape[-2:] if size is None else _size(size)))
     if mats.shape[1] == 2: grid = F.affine_grid(mats, shape, align_corners=False)        # (bs, h, w, 2)
     else:
         same = torch.eye(2, 3, dtype=dtype, device=xb.device)[None]
@@ -332,7 +332,7 @@ def light_batch(
     if xb.device.type == 'cpu' and xb.numel() and (xb.amin() < -0.5 or xb.amax() > 1.5):   # a GPU is not waited for
         raise ValueError(f'Brightness and contrast take pixels from 0 to 1, and got {xb.amin():.2f} to '
                          f'{xb.amax():.2f}; among the batch transforms they go before Normalize.')
-    add, times = (v.to(xb.device, xb.dtype, non_blocking=True) if isinstance(v, Tensor) else xb.new_full((1,), v)
+    add, times = (v.to(xb.device, xb.dtype, non_blocking=xb.is_cuda) if isinstance(v, Tensor) else xb.new_full((1,), v)
                   for v in (add, times))
     add, times = add.reshape(-1, 1, 1, 1), times.reshape(-1, 1, 1, 1)
     changed = (xb.clamp(HALF_STEP, 1 - HALF_STEP).logit()*times + add).sigmoid()

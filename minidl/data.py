@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
+from heapq import heappop, heappush
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -44,7 +45,7 @@ def _is(kind):
 def get_files(
     path,               # folder to look in
     extensions=None,    # one ending or several, such as '.jpg', in either case; None: every file
-    recurse=True,       # look into the folders inside too, and through links to folders
+    recurse=True,       # look into the folders inside too, and through links to folders, into each folder once
     include=None,       # names of folders directly under `path` to look into, instead of all
 )->list:                # `Path`s, sorted
     """Files under `path`; what is hidden (its name begins with a dot) is left out.
@@ -60,16 +61,17 @@ def get_files(
     names = list(dict.fromkeys(include or ()))      # each once
     if missing := [name for name in names if not (path/name).is_dir()]:
         raise ValueError(f"{path} has no folder {', '.join(missing)}; it should have those named in include.")
-    found, folders = [], [(o, ()) for o in ([path] if include is None else [path/name for name in names])]
+    found, seen, folders = [], set(), []    # folders: a heap of pairs, whether it is a link, and where
+    for o in ([path] if include is None else [path/name for name in names]): heappush(folders, (o.is_symlink(), str(o)))
     while folders:
-        folder, above = folders.pop()
-        real = os.path.realpath(folder)
-        if real in above: continue          # a link back to a folder that we came through
+        _, folder = heappop(folders)        # links last, so that a folder is listed under its own name
+        if (real := os.path.realpath(folder)) in seen: continue     # a link to what was listed, or back up
+        seen.add(real)
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith('.'): continue
                 if _is(entry.is_dir):
-                    if recurse: folders.append((entry.path, (*above, real)))
+                    if recurse: heappush(folders, (entry.is_symlink(), entry.path))
                 elif entry.name.lower().endswith(endings) and _is(entry.is_file): found.append(entry.path)
     return [Path(o) for o in sorted(found)]
 
@@ -324,9 +326,13 @@ class ItemList:
         **kwargs,       # passed to the class
     ):
         """The files listed in a column; the other columns are kept, to split and label by. Raises ValueError for a
-        table without rows, FileNotFoundError for missing files; warns of files listed twice."""
+        table without rows or header, FileNotFoundError for missing files; warns of files listed twice."""
         table = {str(k): df[k].tolist() if hasattr(df[k], 'tolist') else list(df[k]) for k in df}
-        names = table[_column(table, col)]
+        head = _column(table, col)
+        if head in df and os.path.isfile(Path(path)/f'{head}{suffix}'):     # not so in DataFrames of numbered columns
+            raise ValueError(f'The first line of a table names its columns, and {head}{suffix} is a file: give the '
+                             'table a header line.')
+        names = table[head]
         files = [Path(path)/f'{name}{suffix}' for name in names]
         if not files: raise ValueError('The table has no rows; it should list a file in each.')
         if missing := [f for f in files if not f.exists()]:
@@ -355,7 +361,7 @@ class ItemList:
 
     def take(self, positions):
         "The items at `positions`, with their rows of the table. Raises TypeError for booleans."
-        positions = list(positions)
+        positions = positions.tolist() if hasattr(positions, 'tolist') else list(positions)
         if any(isinstance(i, (bool, np.bool_)) for i in positions):
             raise TypeError('take wants the numbers of the items, and not for each item whether: write '
                             '[i for i, yes in enumerate(mask) if yes].')
@@ -382,7 +388,7 @@ class ItemList:
     def __len__(self): return len(self.items)
     def __getitem__(self, i):
         if isinstance(i, slice): return self.take(range(len(self))[i])
-        return self.take(i) if isinstance(i, (list, tuple)) else self.get(i)
+        return self.take(i) if isinstance(i, (list, tuple)) or getattr(i, 'ndim', 0) else self.get(i)
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self):
         short = lambda o: o.relative_to(self.path) if isinstance(o, Path) and o.is_relative_to(self.path) else o
@@ -732,7 +738,8 @@ class Normalize:
     def _like(self, xb):
         if xb.shape[1] != len(self.mean):
             raise ValueError(f'This Normalize knows {len(self.mean)} channels, and the batch has {xb.shape[1]}.')
-        return [xb.new_tensor(o)[:, None, None] for o in (self.mean, self.std)]
+        stats = torch.tensor([self.mean, self.std], dtype=xb.dtype, device='cpu')   # new_tensor would wait for a GPU
+        return to_device(stats, xb.device)[..., None, None]                         # (2, channels, 1, 1)
     def __call__(self, xb):
         mean, std = self._like(xb)
         return (xb - mean).div_(std)

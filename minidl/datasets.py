@@ -7,7 +7,7 @@ __all__ = ['SOURCES', 'FASHION_NAMES', 'Source', 'file_digest', 'download', 'ext
            'has_data', 'get_data', 'read_idx', 'load_mnist', 'show_image', 'show_images', 'set_seed']
 
 # %% ../nbs/00_datasets.ipynb #cell-2
-import errno, gzip, hashlib, http.client, math, multiprocessing, os, random, re, shutil, sys, tarfile, time
+import errno, gzip, hashlib, http.client, math, multiprocessing, os, random, re, shutil, sys, tarfile, textwrap, time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
@@ -348,10 +348,16 @@ def load_mnist(
     return tuple(tensors)
 
 # %% ../nbs/00_datasets.ipynb #cell-51
+def _wrapped(title, width):
+    "The lines of `title` broken at spaces and underscores so that none is longer than `width`."
+    def wrap(line):
+        return line if len(line) <= width else textwrap.fill(line.replace('_', '_ '), width).replace('_ ', '_')
+    return '\n'.join(map(wrap, str(title).split('\n')))
+
 def show_image(
     t,               # (h, w), (1, h, w) or (3, h, w) tensor or array, on any device, or a PIL image
     ax=None,         # axes to draw on; a new figure if None
-    title=None,      # text above the picture
+    title=None,      # text above the picture; a new figure wraps it to its width
     figsize=(2, 2),  # inches, for a new figure
     **kwargs,        # passed to `imshow`, for instance cmap='viridis'
 ):                   # the axes
@@ -364,16 +370,18 @@ def show_image(
                              'pictures there is show_images.')
         if t.ndim == 3: t = t[0] if t.shape[0] == 1 else t.transpose(1, 2, 0)
         if t.ndim == 3 and t.dtype.kind == 'f': t = t.clip(0, 1)
-    if ax is None: _, ax = plt.subplots(figsize=figsize)
+    if ax is None:
+        _, ax = plt.subplots(figsize=figsize)
+        if title is not None: title = _wrapped(title, max(1, int(13*figsize[0])))
     ax.imshow(t, **({'cmap': 'gray'} | kwargs))
-    if title is not None: ax.set_title(title, fontsize=9)
+    if title is not None: ax.set_title(title, fontsize=9, parse_math=False)   # a $ in a name is a $
     ax.axis('off')
     return ax
 
 # %% ../nbs/00_datasets.ipynb #cell-52
 def show_images(
     ts,            # pictures, each as `show_image` takes it
-    titles=None,   # a title for each
+    titles=None,   # a title for each, wrapped to the width of its picture
     ncols=8,       # pictures in a row
     size=1.1,      # inches a picture
     **kwargs,      # passed to `show_image`
@@ -384,11 +392,15 @@ def show_images(
     if n == 0: raise ValueError('There are no pictures to show.')
     ncols = min(n, ncols)
     rows = -(-n // ncols)
-    height = size + (0.25 if titles is not None else 0)
-    _, axs = plt.subplots(rows, ncols, figsize=(ncols*size, rows*height), squeeze=False)
+    titles = [None if titles is None else titles[i] for i in range(n)]
+    titles = [t if t is None else _wrapped(t, max(1, int(13*size))) for t in titles]
+    n_lines = max(0 if t is None else 1 + t.count('\n') for t in titles)
+    band = 0.1 + 0.15*n_lines if n_lines else 0     # inches for the titles of a row
+    height = rows*(size + band)
+    room = dict(left=0.01, right=0.99, bottom=0.01, top=1 - band/height, wspace=0.06, hspace=0.03 + band/size)
+    _, axs = plt.subplots(rows, ncols, figsize=(ncols*size, height), squeeze=False, gridspec_kw=room)
     for ax in axs.flat[n:]: ax.axis('off')
-    for i, ax in zip(range(n), axs.flat): show_image(ts[i], ax, title=None if titles is None else titles[i], **kwargs)
-    plt.tight_layout(pad=0.3)
+    for i, ax in zip(range(n), axs.flat): show_image(ts[i], ax, titles[i], **kwargs)
     return axs
 
 # %% ../nbs/00_datasets.ipynb #cell-57

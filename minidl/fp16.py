@@ -362,7 +362,7 @@ class MixedPrecision(_HalfPrecision):
         self.half = self.masters = None
 
     def make_context(self, learn): return in_half(learn.model) if self.half is None else nullcontext()
-    def weights(self, learn): return list(self.half.values.values())
+    def weights(self, learn): return [v for v in self.half.values.values() if v.is_floating_point()]   # as EMA has it
     def scaled(self, loss): return loss * self.loss_scale
     def zero_grad(self, learn, set_to_none=True):
         type(learn.opt).zero_grad(learn.opt, set_to_none)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .hooks import Hooks, find_layers
-from .learner import Callback, _signature, map_tensors, setting
+from .learner import Callback, _signature, map_tensors, setting, to_device
 from .training import mix_seed
 
 # %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-35
@@ -131,6 +131,7 @@ class Mixing(Callback):
         kept, perm, share = learn.loss_func, self.perm, self.share
         def loss_func(pred, yb):   # a callback may validate before the loss is computed
             return mixed_loss(kept, pred, yb, perm, share) if learn.training else kept(pred, yb)
+        loss_func.ignore_index = setting(kept, 'ignore_index')   # by which such a validation counts its targets
         self.loss_func, learn.loss_func = kept, loss_func
 
     def after_loss(self, learn): self.restore(learn)
@@ -160,7 +161,7 @@ def batch_size(targ, name):
 def on_device(a, device):
     "A NumPy array as a tensor there; numbers as float32, which every device has."
     t = torch.from_numpy(a)
-    return (t.float() if t.is_floating_point() else t).to(device, non_blocking=True)
+    return to_device(t.float() if t.is_floating_point() else t, device)
 
 # %% ../nbs/09a_mixup_label_smoothing.ipynb #cell-54
 class MixUp(Mixing):

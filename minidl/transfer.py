@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .learner import (EVENTS, REGISTRY, Callback, Learner, _read_torch, first_tensor, read_tensors, register,
-                            split_params)
+from .learner import (EVENTS, REGISTRY, Callback, Learner, _kind, _numbers, _read_torch, first_tensor,
+                            read_tensors, register, split_params)
 from .fp16 import NORMS
 from .schedule import fit_one_cycle
 
@@ -73,7 +73,8 @@ def count_features(
     xb:Tensor,        # pictures as it takes them; two are used
 )->int:               # nf
     "How many channels come out of a body, which is left as it was. Raises `ValueError` if the pictures do not fit."
-    like, modes = next(body.parameters()), {m: m.training for m in body.modules()}
+    like, modes = next(body.parameters(), None), {m: m.training for m in body.modules()}
+    if like is None: raise ValueError('This body has no parameters, so there is nothing in it to keep: make a new net.')
     body.eval()
     try:
         with torch.no_grad(): out = body(xb[:2].to(like.device, like.dtype))
@@ -82,7 +83,9 @@ def count_features(
                          'pictures have the size and channels that it was trained on.') from None
     finally:
         for m, mode in modes.items(): m.training = mode
-    if out.ndim != 4: raise ValueError(f'A body should give (bs, nf, h, w), and this one gives {tuple(out.shape)}.')
+    if not isinstance(out, Tensor) or out.ndim != 4:
+        got = tuple(out.shape) if isinstance(out, Tensor) else f'a {type(out).__name__}'
+        raise ValueError(f'A body should give (bs, nf, h, w), and this one gives {got}.')
     return out.shape[1]
 
 # %% ../nbs/10a_transfer_learning.ipynb #cell-19
@@ -93,8 +96,9 @@ def adapt_model(
     drop:float=0.,         # dropout before the linear layer
     splitter=None,         # parameter groups, as for `Learner`; None: `bn_splitter`
 )->Learner:                # the same one
-    """Keep the body, with a new head for the new data. Raises `TypeError` for what are no loaders, `ValueError` if
-    nobody knows the number of outputs or the body cannot take the pictures; the learner is then as it was."""
+    """Keep the body, with a new head for the new data. A loss for another kind of targets than the loaders' pipe has
+    is exchanged for the pipe's. Raises `TypeError` for what are no loaders, `ValueError` if nobody knows the number of
+    outputs or the body cannot take the pictures; the learner is then as it was."""
     if learn.fitting: raise RuntimeError('This learner is in a fit; adapt its model after it.')
     if not hasattr(dls, 'train') or not hasattr(dls, 'one_batch'):
         raise TypeError(f'adapt_model takes DataLoaders for the new task, not a {type(dls).__name__}.')
@@ -107,6 +111,8 @@ def adapt_model(
     if spec: model.spec = dict(name='with_head', args=[spec, nf, c_out, drop], kwargs={})
     groups = splitter or bn_splitter
     split_params(model, groups)   # raises if it does not fit
+    wanted = getattr(getattr(dls, 'pipe', None), 'loss_func', None)
+    if wanted is not None and _kind(learn.loss_func) not in (None, _kind(wanted)): learn.loss_func = wanted
     learn.model, learn.dls, learn.splitter, learn.opt, learn.wrapped = model, dls, groups, None, None
     return learn
 
@@ -170,8 +176,10 @@ def set_grad(
 )->nn.Module:           # the same one
     """Set `requires_grad` of all parameters, those in `free` layers to True in any case. A parameter that a free
     layer shares with another is free. `body.apply(partial(set_grad, b=False))` does the same."""
-    for p in module.parameters(): p.requires_grad_(b)
-    for p in params_of([module], free): p.requires_grad_(True)
+    def set_all(params, b):
+        for p in params: p.requires_grad_(b and (p.is_floating_point() or p.is_complex()))   # integers never have any
+    set_all(module.parameters(), b)
+    set_all(params_of([module], free), True)
     return module
 
 # %% ../nbs/10a_transfer_learning.ipynb #cell-48
@@ -203,13 +211,17 @@ def fine_tune(
     wd=None, cbs=None,     # as in `Learner.fit`; callbacks take part in both parts
     **kwargs,              # passed to both calls of `fit_one_cycle`
 )->Learner:
-    """Train the head, then everything. Raises `ValueError` for a learner with one group: nothing could be frozen;
-    `TypeError` for several rates."""
+    """Train the head, then everything. Raises `ValueError` for a learner with one group: nothing could be frozen; for
+    `resume`, since these are two fits; `TypeError` for several rates."""
+    if kwargs.get('resume') is not None:
+        raise ValueError('fine_tune is two fits, and a checkpoint belongs to one of them: resume each part with '
+                         'fit_one_cycle(resume=...), the first after freeze(), the second after unfreeze().')
     if len(split_params(learn.model, learn.splitter)) < 2:
         raise ValueError('fine_tune freezes all parameter groups but the last, and this learner has only one. Use '
                          'adapt_model, or give the Learner splitter=bn_splitter.')
     if div_body <= 0: raise ValueError(f'div_body={div_body} should be over 0; 1 gives all groups the same rate.')
     if lr is None: lr = learn.lr[-1] if isinstance(learn.lr, (list, tuple)) else learn.lr
+    lr = _numbers(lr)
     if not isinstance(lr, Real):
         raise TypeError(f'fine_tune takes one number as lr, the rate of the last group, not {lr!r}; the first group '
                         'gets lr/div_body.')

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import BatchLoader, LabeledData, _takes
-from .datasets import show_image
+from .datasets import _wrapped, show_image
 from .init import init_cnn
 from .learner import (Callback, CancelFit, CancelValidate, Learner, Recorder, ToDevice, _kind, _listed, in_order,
                             map_tensors, register)
@@ -128,7 +128,12 @@ def cnn_learner(
     channels_last=False,   # add the callback `ChannelsLast`?
     cbs=None, **kwargs,    # passed to `Learner`
 )->Learner:
-    "A learner with a new net that fits the data. Raises `ValueError` for what is neither given nor known to a pipe."
+    """A learner with a new net that fits the data. Raises `ValueError` for what is neither given nor known to a pipe,
+    `TypeError` for a net in the place of `arch`."""
+    if isinstance(arch, nn.Module):
+        raise TypeError(f'cnn_learner makes the net itself, so that it fits the data: give the function, such as '
+                        f'xresnet18, and not the {type(arch).__name__} that it made. For a net that is there already '
+                        'use Learner(model, dls, loss_func).')
     pipe = getattr(dls, 'pipe', None)
     asked = dict(c_in=c_in, c_out=c_out, loss_func=loss_func)
     found = {k: getattr(pipe, k, None) if v is None else v for k, v in asked.items()}
@@ -179,8 +184,8 @@ def get_batch(
 # %% ../nbs/10_xresnet.ipynb #cell-69
 class Interpretation:
     """What a classifier gets right and wrong: `probs` (n, k), `targs`, `preds` and `losses` (n,), in the order of the
-    data set."""
-    def __init__(self, probs, targs, losses, vocab=None, dl=None):
+    data set, or in the loader's where it has an order of its own."""
+    def __init__(self, probs, targs, losses, vocab=None, dl=None):   # dl: where item i is dl.dataset[i]
         if probs.ndim != 2 or targs.shape != probs.shape[:1] or targs.is_floating_point():
             raise ValueError(f'Interpretation is for one class an item: outputs (n, k) and class indices (n,), not '
                              f'{tuple(probs.shape)} and {targs.dtype} of shape {tuple(targs.shape)}.')
@@ -197,7 +202,9 @@ class Interpretation:
         single = preds.ndim == 2 and targs.ndim == 1 and not targs.is_floating_point()
         losses = F.cross_entropy(preds.float(), targs, reduction='none') if single else None
         if vocab is None: vocab = getattr(getattr(learn.dls, 'pipe', None), 'vocab', None)
-        return cls(preds.float().softmax(-1), targs, losses, vocab, in_order(dl))
+        shown = in_order(dl)
+        if shown is dl and not hasattr(dl, 'ordered'): shown = None   # in an order that nobody knows
+        return cls(preds.float().softmax(-1), targs, losses, vocab, shown)
 
     def confusion_matrix(self)->Tensor:
         "How many items of each class (rows) were taken for each class (columns), shape (k, k)."
@@ -213,7 +220,7 @@ class Interpretation:
         found = [(self.vocab[i], self.vocab[j], m[i, j].item()) for i, j in m.nonzero().tolist() if m[i, j] >= min_n]
         return sorted(found, key=lambda o: -o[2])
     def top_losses(self, k=9):
-        "The highest losses and the indices of their items."
+        "The highest losses and the indices of their items, in the order of `losses`."
         return self.losses.topk(min(k, len(self.losses)))
 
     def plot_confusion_matrix(self, **kwargs):
@@ -230,14 +237,16 @@ class Interpretation:
 def _plot_matrix(matrix, vocab, figsize=None):
     import matplotlib.pyplot as plt
     k = len(vocab)
-    fig, ax = plt.subplots(figsize=figsize or (1.5 + 0.42*k, 1.2 + 0.4*k))
+    longest = 0.08*max(len(str(name)) for name in vocab)    # inches
+    fig, ax = plt.subplots(figsize=figsize or (max(1.5, 0.3 + longest) + 0.42*k, max(1.2, longest) + 0.4*k))
     ax.imshow((matrix/matrix.sum(1, keepdim=True).clamp(min=1)).numpy(), cmap='Blues', vmin=0, vmax=1)
     if k <= 30:
         for i, j in matrix.nonzero().tolist():
             n = matrix[i, j].item()
             ax.text(j, i, n, ha='center', va='center', fontsize=8, color='white' if n > matrix[i].sum()/2 else 'black')
-    ax.set(xticks=range(k), yticks=range(k), yticklabels=vocab, xlabel='predicted', ylabel='true class')
-    ax.set_xticks(range(k), vocab, rotation=90)
+    ax.set(xlabel='predicted', ylabel='true class')
+    ax.set_xticks(range(k), vocab, rotation=90, parse_math=False)     # a $ in a name is a $
+    ax.set_yticks(range(k), vocab, parse_math=False)
     fig.tight_layout()
     return ax
 
@@ -246,7 +255,7 @@ def _plot_bars(values):
     names = sorted(values, key=lambda name: -values[name] if values[name] == values[name] else 1)
     fig, ax = plt.subplots(figsize=(6, 0.8 + 0.26*len(names)))
     ax.barh(range(len(names)), [values[name] for name in names])
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set(xlabel='share recognized', xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
     fig.tight_layout()
     return ax
@@ -255,17 +264,24 @@ def _plot_bars(values):
 def _plot_items(interp, indices, ncols=4, size=1.9):
     import matplotlib.pyplot as plt
     dataset = getattr(interp.dl, 'dataset', None)
-    if dataset is None: raise ValueError('There is no data set to fetch the pictures from: make the loader of one.')
-    n_rows = -(-len(indices)//ncols)
-    fig, axs = plt.subplots(n_rows, ncols, figsize=(ncols*size, n_rows*(size + 0.55)), squeeze=False)
-    for ax in axs.flat: ax.axis('off')
-    for i, ax in zip(indices, axs.flat):
+    if dataset is None:
+        raise ValueError('There is no data set to fetch the pictures from, or its order is not known: give a loader in '
+                         'order, such as DataLoader(Subset(ds, indices), bs).')
+    titles = []
+    for i in indices:
         true, pred = interp.targs[i], interp.preds[i]
         text = (f'{interp.vocab[true]}, p {interp.probs[i, true]:.2f}\ntaken for {interp.vocab[pred]},\n'
                 f'p {interp.probs[i, pred]:.2f}; loss {interp.losses[i]:.1f}')
+        titles.append(_wrapped(text, int(15*size)))
+    n_rows, n_lines = -(-len(indices)//ncols), 1 + max(t.count('\n') for t in titles)
+    band = 0.1 + 0.15*n_lines       # inches for the titles of a row
+    height = n_rows*(size + band)
+    room = dict(left=0.01, right=0.99, bottom=0.01, top=1 - band/height, wspace=0.1, hspace=band/size)
+    _, axs = plt.subplots(n_rows, ncols, figsize=(ncols*size, height), squeeze=False, gridspec_kw=room)
+    for ax in axs.flat: ax.axis('off')
+    for i, title, ax in zip(indices, titles, axs.flat):
         show_image(dataset[i][0], ax)
-        ax.set_title(text, fontsize=8)
-    fig.tight_layout()
+        ax.set_title(title, fontsize=8, parse_math=False)
     return axs
 
 # %% ../nbs/10_xresnet.ipynb #cell-83
@@ -296,8 +312,9 @@ def tta(
     plain, targs = learn.get_preds(dl, act=act)
     ds = copy(ds)
     ds.train, ds.seed = True, seed
-    views = _Views(ds, dl.batch_sampler.bs, seed=seed, batch_tfms=dl.batch_tfms, train=True,
-                   num_workers=dl.num_workers)
+    views = _Views(ds, dl.batch_sampler.bs, seed=seed, batch_tfms=dl.batch_tfms, train=True, device=dl.device,
+                   num_workers=dl.num_workers, pin_memory=dl.pin_memory, collate_fn=dl.collate_fn,
+                   multiprocessing_context=dl.multiprocessing_context)
     total = sum(learn.get_preds(views, act=act)[0].float() for _ in range(n))   # each pass is the next epoch
     return torch.lerp(total/n, plain.float(), weight), targs
 

@@ -372,6 +372,7 @@ def test_matrices_that_need_no_interpolation_are_exact(shape):
     close(affine_batch(xb, torch.eye(3)[:2].expand(len(xb), 2, 3)), xb)
     close(affine_batch(xb, flip_mat(True)), xb.flip(-1))
     close(affine_batch(xb, zoom_mat(1.)), xb)
+    close(affine_batch(xb, torch.eye(3), 24), affine_batch(xb, torch.eye(3), (24, 24)))
     close(affine_batch(xb, rotate_mat(0., w/h)), xb)
     close(affine_batch(xb, rotate_mat(180., w/h)), xb.rot90(2, (2, 3)))
     for k in 1, 2, 3: close(affine_batch(xb, rotate_mat(90.*k), (w, h) if k % 2 else None), xb.rot90(k, (2, 3)))

@@ -182,7 +182,7 @@ def test_hidden_files_and_folders_are_left_out_but_the_folder_itself_may_be_hidd
     assert names(get_files(hidden)) == ['a.txt', 'e.txt']
     assert names(get_files(tmp_path)) == []
 
-def test_links_to_files_and_folders_are_followed_but_not_back_up(tmp_path):
+def test_links_to_files_and_folders_are_followed_but_into_each_folder_once(tmp_path):
     touch(tmp_path, 'a/1.txt', 'elsewhere/2.txt')
     (tmp_path/'a/link.txt').symlink_to(tmp_path/'elsewhere/2.txt')
     (tmp_path/'a/gone.txt').symlink_to(tmp_path/'nothing')
@@ -191,15 +191,35 @@ def test_links_to_files_and_folders_are_followed_but_not_back_up(tmp_path):
     (tmp_path/'elsewhere/again').symlink_to('.')
     files = get_files(tmp_path/'a')
     short = [f.relative_to(tmp_path/'a').as_posix() for f in files]
-    assert {'1.txt', 'link.txt', 'folder.txt/2.txt', 'up/elsewhere/2.txt'} == set(short) and len(short) == 4
+    assert short == ['1.txt', 'folder.txt/2.txt', 'link.txt']
     assert names(get_files(tmp_path/'a', recurse=False)) == ['1.txt', 'link.txt']
 
-def test_a_folder_that_two_links_lead_to_is_two_classes(folder, tmp_path):
+def test_links_to_folders_elsewhere_are_classes(folder, tmp_path):
     for side in 'train', 'valid':
         (tmp_path/side).mkdir()
-        for name in 'a', 'b': (tmp_path/side/name).symlink_to(folder/'valid/a')
+        for name in 'a', 'b': (tmp_path/side/name).symlink_to(folder/side/name)
     dls = ImageDataLoaders.from_folder(tmp_path, tfms=Resize(8), bs=2)
-    assert dls.vocab == ['a', 'b'] and len(dls.train.dataset) == len(dls.valid.dataset) == 4
+    there = ImageDataLoaders.from_folder(folder, tfms=Resize(8), bs=2)
+    assert dls.vocab == ['a', 'b'] and len(dls.train.dataset) == len(there.train.dataset)
+    assert torch.equal(dls.valid.dataset.y, there.valid.dataset.y)
+
+def test_a_folder_with_two_names_is_listed_once_under_its_own_or_else_the_first(tmp_path):
+    touch(tmp_path, 'in/cat/1.txt', 'in/z/deep/2.txt', 'out/3.txt', 'out/inner/4.txt')
+    (tmp_path/'in/bobcat').symlink_to('cat')
+    (tmp_path/'in/z/kitty').symlink_to(tmp_path/'in/cat')
+    (tmp_path/'in/a').symlink_to('z/deep')
+    for name in 'far', 'farther': (tmp_path/'in'/name).symlink_to(tmp_path/'out')
+    (tmp_path/'in/last').symlink_to(tmp_path/'out/inner')
+    listed = lambda **k: [f.relative_to(tmp_path/'in').as_posix() for f in get_files(tmp_path/'in', **k)]
+    assert listed() == ['cat/1.txt', 'far/3.txt', 'far/inner/4.txt', 'z/deep/2.txt']
+    assert listed(include=['bobcat', 'cat']) == ['cat/1.txt'] and listed(include='bobcat') == ['bobcat/1.txt']
+
+def test_folders_linked_with_each_other_do_not_multiply(tmp_path):
+    for i in range(6):
+        touch(tmp_path, f'{i}/file.txt')
+        for j in range(6):
+            if i != j: (tmp_path/f'{i}/to{j}').symlink_to(tmp_path/f'{j}')
+    assert len(get_files(tmp_path)) == 6
 
 def test_a_link_to_itself_is_left_out(tmp_path):
     touch(tmp_path, 'a.txt')
@@ -552,7 +572,9 @@ def test_an_item_list_is_a_list_of_items_and_a_choice_of_them(folder):
     assert isinstance(il[:2], ImageList) and 'ImageList: 15 items' in repr(il)
     with pytest.raises(IndexError): il[15]
     assert il[:0].items == []
-    for mask in [True, False, True], [np.True_]:
+    for many in (0, 3), np.array([0, 3]), torch.tensor([0, 3]): assert il[many].items == il[[0, 3]].items
+    for one in 3, np.int64(3), torch.tensor(3): assert torch.equal(il[one], il[3])
+    for mask in [True, False, True], [np.True_], np.array([True, False]), torch.tensor([True, False]):
         with pytest.raises(TypeError, match='numbers of the items'): il[mask]
 
 def test_an_error_within_a_list_is_not_the_end_of_the_list(folder):
@@ -1018,6 +1040,16 @@ def test_csv_files_that_are_none_are_a_sentence(tmp_path):
         read_csv(csv_of(tmp_path, 'name,é\n', encoding='latin-1')/'labels.csv')
     with pytest.raises(ValueError, match="twice|'?name"): read_csv(csv_of(tmp_path, 'name,name\na,b\n')/'labels.csv')
 
+def test_a_csv_file_without_a_header_does_not_lose_its_first_picture(tmp_path):
+    names = [Path(f).stem for f in table(tmp_path)['name']]
+    csv_of(tmp_path, ''.join(f'{name}.png,x\n' for name in names))
+    with pytest.raises(ValueError, match=r'im 0\.png is a file: give the table a header line'):
+        ImageDataLoaders.from_csv(tmp_path)
+    csv_of(tmp_path, ''.join(f'{name},x\n' for name in names))
+    with pytest.raises(ValueError, match=r'im 0\.png is a file'): ImageList.from_csv(tmp_path, suffix='.png')
+    (tmp_path/'0').touch()
+    assert len(ImageList.from_df({0: ['0'], 1: ['x']}, tmp_path)) == 1      # columns without names
+
 def test_a_wrong_delimiter_is_told_by_the_columns_that_are_there(tmp_path):
     table(tmp_path)
     csv_of(tmp_path, 'name;label\nim 0.png;x\n')
@@ -1105,7 +1137,7 @@ def test_one_image_a_side_is_enough(tmp_path):
     plain(tmp_path/'train/a/1.png', 1), plain(tmp_path/'valid/a/2.png', 2)
     dls = loaders(tmp_path, num_workers=1, tfms=Stain())
     assert ids(dls.train) == [[1]] and ids(dls.valid) == [[2]] and dls.c_out == 1
-    quiet(dls, tiny_net(3, 1)).fit(1)
+    quiet(dls, tiny_net(3, 2)).fit(1)
 
 def test_without_validation_there_is_a_training_loader_alone(folder):
     dls = label_by_func(SplitData(ImageList.from_files(folder, include='train')), parent_labeler).to_dls(4)

@@ -406,3 +406,31 @@ def test_pictures_of_every_kind_are_shown():
     with pytest.raises(ValueError, match=r'not \(784,\)'): show_image(torch.rand(784))
     with pytest.raises(ValueError, match='show_images'): show_image(torch.rand(8, 28, 28))
     with pytest.raises(ValueError, match='no pictures'): show_images([])
+
+def test_long_titles_are_wrapped_and_overlap_nothing():
+    import matplotlib
+    matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+    titles = ['american_pit_bull_terrier', 'English springer spaniel', 'a', None, 7,
+              'one\ntwo three four five', '', 'b']
+    axs = show_images(torch.rand(16, 8, 8), titles*2)
+    axs[0, 0].figure.canvas.draw()
+    shown = [ax.get_title() for ax in axs.flat]
+    assert shown[:8] == ['american_pit_\nbull_terrier', 'English\nspringer\nspaniel', 'a', '', '7',
+                         'one\ntwo three four\nfive', '', 'b']
+    boxes = [(ax.title.get_window_extent(), ax) for ax in axs.flat if ax.get_title()]
+    for box, own in boxes:
+        assert not any(box.overlaps(ax.get_window_extent()) for ax in axs.flat)
+        assert not any(box.overlaps(other) for other, ax in boxes if ax is not own)
+        assert box.y1 <= own.figure.bbox.y1
+    assert '\n' in show_image(torch.rand(8, 8), title='a title that is longer than its picture').get_title()
+    plt.close('all')
+
+def test_a_dollar_in_a_title_is_a_dollar():
+    import matplotlib
+    matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+    axs = show_images(torch.rand(2, 8, 8), ['$\\frac$ off', 'from $5 to $6'])
+    axs[0, 0].figure.canvas.draw()
+    assert axs[0, 1].get_title() == 'from $5 to $6'
+    plt.close('all')

@@ -82,6 +82,12 @@ def test_integer_parameters_stay_what_they_are(groups):
     assert learn.model[0].cols.dtype == torch.int64 and learn.model[0].cols.tolist() == [1, 3, 2049]
     assert not torch.equal(learn.model[1].weight, before) and math.isfinite(learn.validate()['loss'])
 
+def test_averages_leave_integer_parameters_out_in_half_precision_too():
+    torch.manual_seed(0)
+    learn = make(MixedPrecision(max_loss_scale=2.**12), EMA(0.5), model=nn.Sequential(Picks(), nn.Linear(3, 3)))
+    learn.fit(1)
+    assert learn.model[0].cols.tolist() == [1, 3, 2049] and math.isfinite(learn.validate()['loss'])
+
 class At(Callback):
     "Calls a function at an event of one batch (or of all)."
     def __init__(self, event, f, epoch=None, i=None, order=50, training=True):

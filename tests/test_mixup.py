@@ -288,6 +288,23 @@ def test_a_callback_may_validate_in_the_middle_of_a_mixed_batch(kind):
     make(kind(), again).fit(1)
     assert [s['loss'] for s in again.seen] == [s['loss'] for s in watch.seen]
 
+def test_a_validation_in_the_middle_counts_targets_as_the_loss_does():
+    gen = torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 4, 10, generator=gen), torch.randint(0, 3, (32, 10), generator=gen)
+    y[:, :5] = y[:9] = -100
+    y[:9, 0] = 1     # batches of different numbers of targets
+    class Counts(Callback):
+        order = 45
+        def after_loss(self, learn): (trained if learn.training else validated).append(learn.n)
+    ds, found = TensorDataset(x, y), []
+    for validate in False, True:
+        trained, validated = [], []
+        look = At('after_pred', lambda learn: learn.training and validate and learn.validate(), order=30)
+        make(MixUp(), Counts(), look, model=nn.Conv1d(4, 3, 1), dls=get_dls(ds, ds, bs=8, valid_bs=8)).fit(1)
+        found.append(trained)
+        assert validated == [(o != -100).sum().item() for o in y.split(8)] * (5 if validate else 1)
+    assert found[0] == found[1] and len(trained) == 4
+
 @BOTH
 def test_a_batch_of_one_is_its_own_partner_and_stays_as_it_is(kind):
     watch = Watch()

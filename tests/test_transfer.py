@@ -5,6 +5,7 @@ import pickle
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,10 @@ from torch.testing import assert_close
 from torch.utils.data import TensorDataset
 
 from minidl import xresnet
-from minidl.data import ImageDataLoaders, Resize
+from minidl.data import ImageDataLoaders, ImageList, Resize, SplitData, label_by_func
 from minidl.datasets import get_data
 from minidl.learner import Callback, CancelFit, Learner, load_learner, register, write_tensors
+from minidl.mixup import LabelSmoothingCrossEntropy
 from minidl.norm import BatchNorm
 from minidl.training import get_dls
 from minidl.transfer import (AdaptiveConcatPool2d, DebugCallback, KeepNormStats, adapt_model, bn_splitter,
@@ -86,6 +88,33 @@ def test_counting_features_leaves_modes_and_statistics_alone():
     assert [m.training for m in body.modules()] == modes
     with pytest.raises(ValueError, match=r'give \(bs, nf, h, w\)'):
         count_features(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(4, 1, 2, 2))
+    class Pair(nn.Conv2d):
+        def forward(self, x): return super().forward(x), x
+    with pytest.raises(ValueError, match=r'give \(bs, nf, h, w\), and this one gives a tuple'):
+        count_features(Pair(1, 2, 1), torch.randn(4, 1, 2, 2))
+    with pytest.raises(ValueError, match='no parameters'): count_features(nn.ReLU(), torch.randn(4, 1, 2, 2))
+
+
+def labeled(labels):
+    "Eight pictures with these labels, repeated."
+    items = [(torch.randint(0, 256, (3, 16, 16)).byte(), labels[i % len(labels)]) for i in range(8)]
+    named = {id(x): y for x, y in items}
+    il = ImageList([x for x, _ in items])
+    return label_by_func(SplitData(il, il), lambda x: named[id(x)]).to_dls(4)
+
+
+def test_a_loss_for_another_kind_of_targets_is_exchanged_and_one_that_fits_is_kept():
+    classes, several, numbers = map(labeled, (['a', 'b'], [['a'], ['a', 'b'], ['b']], [1.5, 2.5]))
+    learn = cnn_learner(tiny, classes, metrics=[], progress=False, device='cpu')
+    wanted = [(several, F.binary_cross_entropy_with_logits), (numbers, F.mse_loss), (classes, F.cross_entropy)]
+    for dls, loss_func in wanted:
+        assert adapt_model(learn, dls).loss_func is loss_func
+        learn.fit(1)
+        assert learn.recorder.values[-1]['train_loss'] > 0.01
+    for own in LabelSmoothingCrossEntropy(), lambda pred, targ: F.cross_entropy(pred, targ):
+        learn.loss_func = own
+        assert adapt_model(learn, classes).loss_func is own
+    assert adapt_model(learn, loaders(), 3).loss_func is own     # no pipe that would know
 
 
 def test_adapting_keeps_the_body_and_forgets_the_optimizer():
@@ -185,6 +214,14 @@ def test_set_grad_works_through_apply_too_and_on_every_kind_of_norm():
         freeze(m)
         trained = [i for i, c in enumerate(m) if all(p.requires_grad for p in c.parameters())]
         assert trained == list(range(1, 1 + len(kinds)))
+
+
+def test_integer_parameters_are_neither_frozen_nor_freed():
+    m = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Linear(2, 2))
+    for o in m: o.cols = nn.Parameter(torch.tensor([1, 3]), requires_grad=False)
+    for b in False, True:
+        set_grad(m, b)
+        assert trainable(m) == {'1.weight', '1.bias'} | ({'0.weight', '0.bias'} if b else set())
 
 
 def test_a_parameter_that_a_free_layer_shares_stays_free():
@@ -307,8 +344,15 @@ def test_fine_tune_unfreezes_after_an_error_and_refuses_one_group():
     before = state(learn.model)
     for lr in (1e-4, 1e-3), slice(1e-4, 1e-3), [1e-3]:
         with pytest.raises(TypeError, match='one number as lr'): learn.fine_tune(1, lr=lr)
+    with pytest.raises(ValueError, match=r'two fits.*fit_one_cycle\(resume=\.\.\.\)'): learn.fine_tune(1, resume='here')
     assert not changed(learn.model, before)
-    learn.fine_tune(1, freeze_epochs=0)
+    learn.fine_tune(1, freeze_epochs=0, resume=None)
+
+
+def test_a_rate_from_an_array_or_tensor_fine_tunes_like_a_number():
+    rates = 0.125, torch.tensor(0.125), np.array(0.125)
+    ends = [state(learner().fine_tune(1, lr).model) for lr in rates]
+    for other in ends[1:]: assert all(torch.equal(v, other[k]) for k, v in ends[0].items())
 
 
 # ---- weights from elsewhere

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
 from minidl.augment import CenterCrop, RandomResizedCrop, norm_imagenette
 from minidl.data import ImageDataLoaders, RandomFlip, Resize
@@ -202,6 +202,10 @@ def test_what_neither_you_nor_a_pipe_knows_is_named():
     learn.fit(1)
     assert 'accuracy' in learn.recorder.values[-1]
 
+def test_a_net_in_the_place_of_the_architecture_is_refused_with_what_to_do(dls):
+    with pytest.raises(TypeError, match=r'give the function.*not the XResNet.*Learner\(model, dls, loss_func\)'):
+        cnn_learner(tiny(), dls)
+
 def test_a_regression_gets_no_accuracy(path):
     regression = toy_dls()
     learn = quiet(tiny, regression, F.mse_loss, c_in=3, c_out=3)
@@ -325,6 +329,30 @@ def test_interpretation_without_a_pipe_draws_tensors():
     interp.plot_top_losses(3)
     assert interp.vocab == ['0', '1', '2']
 
+def test_pictures_are_not_fetched_where_the_order_of_the_loader_is_not_known():
+    ds = toy_dls().valid.dataset
+    for loader in DataLoader(ds, 8, shuffle=True), DataLoader(Subset(ds, range(5, 15)), 8):
+        interp = Interpretation.from_learner(quiet(tiny, (loader, loader), F.cross_entropy, c_in=3, c_out=3))
+        assert all(interp.dl.dataset[i][1] == t for i, t in enumerate(interp.targs))
+        interp.plot_top_losses(2)
+    some = DataLoader(ds, 8, sampler=SubsetRandomSampler(range(5, 15)))
+    interp = Interpretation.from_learner(quiet(tiny, (some, some), F.cross_entropy, c_in=3, c_out=3))
+    assert len(interp.targs) == len(interp.top_losses(99)[0]) == 10
+    with pytest.raises(ValueError, match=r'its order is not known: .*DataLoader\(Subset\(ds, indices\), bs\)'):
+        interp.plot_top_losses()
+
+def test_names_of_classes_are_no_formulas_and_long_ones_are_wrapped():
+    vocab = ['$\\frac$ off', 'soft_coated_wheaten_terrier', 'c']
+    interp = interpreted([0, 0, 1, 1, 2], [0, 1, 1, 1, 0], vocab=vocab,
+                         dl=DataLoader(TensorDataset(torch.rand(5, 3, 8, 8), torch.zeros(5))))
+    for draw in interp.plot_confusion_matrix, interp.plot_class_accuracy: draw().figure.canvas.draw()
+    axs = interp.plot_top_losses(5, ncols=2, size=1.2)
+    axs[0, 0].figure.canvas.draw()
+    titles = [ax.get_title() for ax in axs.flat]
+    assert any('$\\frac$ off, p' in t for t in titles) and max(len(o) for t in titles for o in t.split('\n')) <= 18
+    boxes = [ax.title.get_window_extent() for ax in axs.flat if ax.get_title()]
+    assert not any(a.overlaps(ax.get_window_extent()) for a in boxes for ax in axs.flat)
+
 def test_items_without_targets_cannot_be_interpreted(dls):
     learn = quiet(tiny, dls)
     with pytest.raises(ValueError, match='no targets'):
@@ -399,6 +427,17 @@ def test_tta_averages_what_the_task_predicts(how, act, path):
     assert_close(learn.tta(n=1, weight=1.)[0], plain)
     assert_close(learn.tta(n=1, weight=0.)[0], plain, rtol=0.5, atol=0.2)
     assert_close(learn.predict(learn.dls.valid.dataset.x.items[0]).probs, plain[0])
+
+def test_tta_collates_its_views_as_the_loader_does(path):
+    def smaller(samples):
+        xs, ys = zip(*samples)
+        return torch.stack([x[:, :16, :16] for x in xs]), torch.stack(ys)
+    dls = pictures(path, size=20, collate_fn=smaller)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3*16*16, 10))
+    learn = Learner(net, dls, F.cross_entropy, progress=False, device='cpu')
+    probs, targs = learn.tta(n=1)
+    assert torch.equal(targs, dls.valid.dataset.y) and probs.shape == (len(targs), 10)
 
 def test_tta_is_the_same_for_any_number_of_workers(path):
     torch.manual_seed(0)

@@ -421,9 +421,9 @@ def _set_rng(state, dl=None):
 
 # %% ../nbs/05_learner.ipynb #cell-54
 def _plain(o):
-    "`o` with NumPy numbers turned into Python's and arrays into tensors, which is what `weights_only` accepts."
+    "`o` with NumPy numbers turned into Python's, arrays into tensors, sets into lists: `weights_only` accepts that."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
-    if isinstance(o, list): return [_plain(v) for v in o]
+    if isinstance(o, (list, set)): return [_plain(v) for v in o]
     if isinstance(o, tuple): return tuple(_plain(v) for v in o)
     if isinstance(o, np.ndarray): return torch.from_numpy(o)
     return o.item() if isinstance(o, np.generic) else o
@@ -1271,6 +1271,7 @@ class Recorder(Averages):
                         if isinstance(now, dict):   # a Counter stays one
                             now.clear()
                             dict.update(now, v)
+                        elif isinstance(now, set): vars(m)[k] = set(v)
                         else: vars(m)[k] = v.cpu().numpy() if isinstance(now, np.ndarray) else v
             self.train_mean = self.mean
 

@@ -5,6 +5,8 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.docs-installed
 PORT ?= 8000
 NBS ?= nbs
+# Found by its path: setuptools' own way would let a folder named minidl beside a script, such as this clone, come first.
+EDITABLE := --config-settings editable_mode=compat
 
 .PHONY: help run test lab export bench peers docs docs-serve release-check clean
 
@@ -40,7 +42,7 @@ bench: $(STAMP)    ## speed against plain PyTorch, and against other libraries i
 # The peers want versions of their own of some things, so only torch is held; pip stops where one asks for another torch.
 peers:    ## .venv-bench: an environment for the bench, with the libraries of bench/peers.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install -q -c constraints.txt -e '.[text]'
+	.venv-bench/bin/python -m pip install -q -c constraints.txt $(EDITABLE) -e '.[text]'
 	.venv-bench/bin/python -m pip install -q "$$(grep '^torch==' constraints.txt)" -r bench/peers.txt
 
 docs: $(DOCS_STAMP)    ## the website, built from the notebooks into _docs/
@@ -60,9 +62,9 @@ clean:    ## remove what was generated, the environment too
 $(STAMP): settings.ini constraints.txt setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "minidl needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,text]'
+	$(BIN)/python -m pip install -q -c constraints.txt $(EDITABLE) -e '.[dev,text]'
 	@touch $(STAMP)
 
 $(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install -q -c constraints.txt $(EDITABLE) -e '.[docs]'
 	@touch $(DOCS_STAMP)

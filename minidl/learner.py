@@ -94,6 +94,7 @@ def call_model(model, xb):
     if isinstance(xb, Mapping): return model(**xb)
     return model(xb)
 
+# %% ../nbs/05_learner.ipynb #cell-22
 def first_tensor(b):
     "The first tensor in nested tuples, lists and dicts, or None."
     while not isinstance(b, Tensor):
@@ -112,7 +113,7 @@ def count_targets(xb, yb, ignored=None):   # ignored: the class index that the l
     t = first_tensor(xb if yb is None else yb)
     return t.shape[0] if t is not None and t.ndim else 1
 
-# %% ../nbs/05_learner.ipynb #cell-23
+# %% ../nbs/05_learner.ipynb #cell-25
 def _signature(f):
     "The parameters of a function, or of a module's forward; an empty dict for what does not tell."
     try: return inspect.signature(f.forward if isinstance(f, nn.Module) else f).parameters
@@ -129,7 +130,7 @@ def setting(
     default = getattr(_signature(loss_func).get(name), 'default', None)
     return None if default is inspect.Parameter.empty else default
 
-# %% ../nbs/05_learner.ipynb #cell-26
+# %% ../nbs/05_learner.ipynb #cell-28
 def split_params(model, splitter=None):   # splitter: model -> list of groups, each a module or a list of parameters
     "Lists of parameters, one for each group; every parameter of `model` must be in exactly one."
     groups = splitter(model) if splitter else [model]
@@ -144,7 +145,7 @@ def split_params(model, splitter=None):   # splitter: model -> list of groups, e
         raise ValueError('The splitter puts a parameter into two groups. It would be stepped twice.')
     return groups
 
-# %% ../nbs/05_learner.ipynb #cell-28
+# %% ../nbs/05_learner.ipynb #cell-30
 def create_opt(
     model,                  # the model
     opt_func,               # any `torch.optim` class, or a partial of one
@@ -163,7 +164,7 @@ def create_opt(
         g.update({k: v.clone() for k, v in g.items() if isinstance(v, Tensor)})
     return opt
 
-# %% ../nbs/05_learner.ipynb #cell-30
+# %% ../nbs/05_learner.ipynb #cell-32
 def _find_hyper(group, name):
     "Key, and position in a tuple, of the hyperparameter `name` in a parameter group."
     if name == 'mom' and 'momentum' not in group: name, i = 'betas', 0
@@ -183,7 +184,7 @@ def get_hyper(
     value = opt.param_groups[group][key]
     return value if i is None else value[i]
 
-# %% ../nbs/05_learner.ipynb #cell-32
+# %% ../nbs/05_learner.ipynb #cell-34
 def _numbers(v):
     "A hyperparameter, or several, in Python's types: arrays and tensors become numbers and lists."
     if isinstance(v, (np.ndarray, np.generic, Tensor)): return v.tolist()
@@ -208,7 +209,7 @@ def set_hyper(opt, name, value):   # value: a number, or one for each of the spl
         if isinstance(g[key], Tensor): g[key].fill_(v)   # optimizers made with capturable=True keep lr in a tensor
         else: g[key] = v
 
-# %% ../nbs/05_learner.ipynb #cell-36
+# %% ../nbs/05_learner.ipynb #cell-38
 def error_rate(pred, targ):   # logits (bs, k), class indices (bs,)
     "Share of the predictions whose largest score is not the target's."
     return 1 - accuracy(pred, targ)
@@ -223,7 +224,7 @@ def top_k(
     metric.__name__ = f'top_{k}'
     return metric
 
-# %% ../nbs/05_learner.ipynb #cell-38
+# %% ../nbs/05_learner.ipynb #cell-40
 def _long(t):
     "`t` in the precision to add up in: float64, where the device has it."
     return t.to(torch.float32 if t.device.type == 'mps' else torch.float64)
@@ -254,7 +255,7 @@ class Perplexity:
         self.n = self.n + (targ != self.ignore_index).sum()
     def compute(self): return torch.as_tensor(self.total / self.n).exp() if self.n else math.nan
 
-# %% ../nbs/05_learner.ipynb #cell-41
+# %% ../nbs/05_learner.ipynb #cell-43
 class Mean:
     "Mean of batch values weighted by their counts; the values stay on their device until `compute`."
     def __init__(self, func=None, name=None):   # func(pred, targ) -> value of a batch
@@ -277,6 +278,7 @@ class Mean:
         # a batch of which nothing counts has no mean
         return values.where(weights > 0, 0.).mul(weights).sum() / (sum(self.counts) or math.nan)
 
+# %% ../nbs/05_learner.ipynb #cell-45
 def _number(value, name):
     "A loss or a metric as a tensor without dimensions. Raises `ValueError` if it is not one number."
     if not isinstance(value, Tensor):
@@ -299,7 +301,7 @@ def _as_metric(m):
         m = Mean(m)
     return m.name, m
 
-# %% ../nbs/05_learner.ipynb #cell-44
+# %% ../nbs/05_learner.ipynb #cell-48
 def write_atomic(path, write):   # write: called with the name of the file to fill
     "Fill a file next to `path` and rename it to `path`: it appears whole, or not at all."
     path = Path(path)
@@ -320,7 +322,7 @@ def write_atomic(path, write):   # write: called with the name of the file to fi
         raise
     return path
 
-# %% ../nbs/05_learner.ipynb #cell-46
+# %% ../nbs/05_learner.ipynb #cell-50
 def _own(t):
     "`t` on the CPU, contiguous, with memory of its own."
     t = t.detach().to('cpu').contiguous()
@@ -339,7 +341,7 @@ def _sum(tensors, text):
         total = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), total)
     return str(total)
 
-# %% ../nbs/05_learner.ipynb #cell-48
+# %% ../nbs/05_learner.ipynb #cell-52
 def write_tensors(path, tensors, info=None):   # tensors: name -> tensor; info: JSON types
     "Write a safetensors file with `info`, the names of shared tensors and a check sum in its header."
     from safetensors.torch import save_file
@@ -369,7 +371,7 @@ def read_tensors(path):
         raise ValueError(f'{path} is no whole safetensors file ({e}).') from None
     return tensors | {a: tensors[n] for a, n in extra.get('aliases', {}).items()}, extra.get('info')
 
-# %% ../nbs/05_learner.ipynb #cell-51
+# %% ../nbs/05_learner.ipynb #cell-55
 REGISTRY = {}   # what can be made again at load: name -> function or class
 _LEARNERS = weakref.WeakSet()   # all that are alive, to see whether a callback is in another one
 
@@ -395,7 +397,7 @@ def _spec(o):
                             "strings and lists.") from None
     return spec
 
-# %% ../nbs/05_learner.ipynb #cell-53
+# %% ../nbs/05_learner.ipynb #cell-57
 def _generators(dl):
     "The generators of a loader's own, from which a shuffling `DataLoader` may draw."
     batches = getattr(dl, 'batch_sampler', None)
@@ -419,7 +421,7 @@ def _set_rng(state, dl=None):
     name, keys, *rest = state['numpy']
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
-# %% ../nbs/05_learner.ipynb #cell-54
+# %% ../nbs/05_learner.ipynb #cell-58
 def _plain(o):
     "`o` with NumPy numbers turned into Python's, arrays into tensors, sets into lists: `weights_only` accepts that."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
@@ -435,6 +437,7 @@ def _is_plain(o):
     return isinstance(o, (Tensor, bool, int, float, str, type(None), np.generic)) or (
         isinstance(o, np.ndarray) and o.dtype.kind in 'biuf')
 
+# %% ../nbs/05_learner.ipynb #cell-60
 def _checkpoints(folder):
     "The checkpoints in a folder, the newest last (by time: an earlier fit may have left later epochs)."
     def age(p):
@@ -464,7 +467,7 @@ def _read_torch(path):
         raise ValueError(f'{path} is damaged, or holds more than tensors and plain types: to read it would mean to run '
                          'code from it.') from None
 
-# %% ../nbs/05_learner.ipynb #cell-56
+# %% ../nbs/05_learner.ipynb #cell-62
 def read_checkpoint(
     path,   # a checkpoint, or a folder of them (then the newest)
 )->dict:
@@ -477,7 +480,7 @@ def read_checkpoint(
         raise ValueError(f'{path} is no checkpoint of this version of minidl.')
     return state
 
-# %% ../nbs/05_learner.ipynb #cell-58
+# %% ../nbs/05_learner.ipynb #cell-64
 def _listed(o): return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
 def _device(model): return next((p.device for p in model.parameters()), torch.device('cpu'))
 
@@ -986,7 +989,7 @@ class Learner:
                           'that does, and hand the model in at load, load_learner(path, model=...).', stacklevel=2)
         return write_tensors(path, self.model.state_dict(), dict(model=spec, pipe=_spec(pipe)))
 
-# %% ../nbs/05_learner.ipynb #cell-60
+# %% ../nbs/05_learner.ipynb #cell-66
 def _owner(method): return type(getattr(method, '__self__', method)).__name__
 
 def _shapes(state): return {k: tuple(v.shape) if isinstance(v, Tensor) else None for k, v in state.items()}
@@ -1015,7 +1018,7 @@ def _unpack_opt(tensors, info):
     groups = [{k: tuple(v) if k == 'betas' else v for k, v in g.items()} for g in info['groups']]
     return dict(state=state, param_groups=groups)
 
-# %% ../nbs/05_learner.ipynb #cell-62
+# %% ../nbs/05_learner.ipynb #cell-68
 def load_learner(
     path,         # what `Learner.export` wrote
     model=None,   # your own model, if it is not a registered one
@@ -1039,7 +1042,7 @@ def load_learner(
     cbs = model.callbacks() if hasattr(model, 'callbacks') else None   # some models cannot do without (chapter 11a)
     return Learner(model.eval(), dls, cbs=cbs, device=device)
 
-# %% ../nbs/05_learner.ipynb #cell-64
+# %% ../nbs/05_learner.ipynb #cell-70
 def _takes_all(sampler, n):
     "Whether a sampler surely gives each of `n` items once."
     if isinstance(sampler, EpochBatches): return sampler.n == n
@@ -1062,7 +1065,7 @@ def in_order(dl):   # any loader; one that is no `DataLoader` is taken as it com
     batches = torch.arange(len(dl.dataset)).split(bs) if isinstance(sampler, EpochBatches) else range(len(dl.dataset))
     return DataLoader(dl.dataset, batch_size=None, sampler=batches, collate_fn=dl.collate_fn, **kwargs)
 
-# %% ../nbs/05_learner.ipynb #cell-66
+# %% ../nbs/05_learner.ipynb #cell-72
 def map_tensors(f, b):   # b: nested tuples, lists and dicts
     "`b` with `f` applied to every tensor in it."
     if isinstance(b, Tensor): return f(b)
@@ -1093,7 +1096,7 @@ def _join(batches):
                          'loader yourself, or make them equal with act.')
     return torch.cat(batches)
 
-# %% ../nbs/05_learner.ipynb #cell-68
+# %% ../nbs/05_learner.ipynb #cell-74
 class Gather(Callback):
     "Keeps predictions, targets and samples' losses on the CPU."
     order = 70
@@ -1114,7 +1117,7 @@ class Gather(Callback):
         out = _join(self.preds), _join(self.targs)
         return (*out, _join(self.losses)) if self.with_loss else out
 
-# %% ../nbs/05_learner.ipynb #cell-70
+# %% ../nbs/05_learner.ipynb #cell-76
 def _kind(loss_func):
     """What sort of targets a loss by this name compares: 'classes', 'values', 'yes or no'; None for one that is not
     known here."""
@@ -1125,6 +1128,7 @@ def _kind(loss_func):
     if name in ('bce', 'bcewithlogits', 'binarycrossentropy', 'binarycrossentropywithlogits'): return 'yes or no'
     return 'values' if name in ('mse', 'l1', 'smoothl1', 'huber') else None
 
+# %% ../nbs/05_learner.ipynb #cell-78
 def check_targets(pred, targ, loss_func):
     "Raise a sentence if these predictions and targets cannot be meant for this loss."
     kind = _kind(loss_func)
@@ -1159,7 +1163,7 @@ def check_targets(pred, targ, loss_func):
             raise ValueError(f'A target is {bad[0].item()}, but the model has {k} outputs, so targets go from 0 to '
                              f'{k-1}. Give the model more outputs or mend the labels.')
 
-# %% ../nbs/05_learner.ipynb #cell-72
+# %% ../nbs/05_learner.ipynb #cell-80
 class SanityCheck(Callback):
     """Checks the targets of the first training and the first validation batch of a fit, where they are before they
     go to a GPU."""
@@ -1176,7 +1180,7 @@ class SanityCheck(Callback):
             targ, self.targ = self.targ, None
             check_targets(learn.pred, targ, learn.loss_func)
 
-# %% ../nbs/05_learner.ipynb #cell-75
+# %% ../nbs/05_learner.ipynb #cell-83
 def default_device()->torch.device:
     "CUDA if available, then MPS, then the CPU."
     if torch.cuda.is_available(): return torch.device('cuda')
@@ -1188,6 +1192,7 @@ def to_device(b, device):
     to_cuda = torch.device(device).type == 'cuda'
     return map_tensors(lambda t: t.to(device, non_blocking=to_cuda), b)
 
+# %% ../nbs/05_learner.ipynb #cell-85
 class ToDevice(Callback):
     """Moves model, optimizer state and batches to a device; after the check of the targets, before everything that
     computes."""
@@ -1209,7 +1214,7 @@ class ToDevice(Callback):
     def before_batch(self, learn):
         learn.xb, learn.yb = to_device(learn.xb, self.device), to_device(learn.yb, self.device)
 
-# %% ../nbs/05_learner.ipynb #cell-77
+# %% ../nbs/05_learner.ipynb #cell-87
 class Averages(Callback):
     "Mean loss and metrics of the part (train or validate) under way; `mean` is None where a part was never begun."
     order, mean = 40, None
@@ -1241,7 +1246,7 @@ class Averages(Callback):
         metrics = {prefix + n: _number(m.compute(), n) if seen else math.nan for n, m in self.metrics}
         return {f'{part}_loss': self.mean.compute()} | metrics
 
-# %% ../nbs/05_learner.ipynb #cell-78
+# %% ../nbs/05_learner.ipynb #cell-88
 class Recorder(Averages):
     """History of the last fit: `losses, lrs, moms` a batch, `values` (dicts of floats) an epoch."""
     unique = True
@@ -1360,7 +1365,7 @@ class Recorder(Averages):
         ax.legend()
         return ax
 
-# %% ../nbs/05_learner.ipynb #cell-79
+# %% ../nbs/05_learner.ipynb #cell-89
 def recorder_of(learn):
     "The learner's `Recorder`. Raises `ValueError` if it has none."
     if learn.recorder is None:
@@ -1384,7 +1389,7 @@ def _write_csv(path, rows):
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/05_learner.ipynb #cell-81
+# %% ../nbs/05_learner.ipynb #cell-91
 class Progress(Callback):
     "Bars, a table of epochs, and in a notebook a live plot of the losses."
     order, unique = 80, True
@@ -1459,7 +1464,7 @@ def _text(name, value):
     if name == 'time': return f'{int(value)//60:02d}:{int(value)%60:02d}'
     return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3e}'
 
-# %% ../nbs/05_learner.ipynb #cell-100
+# %% ../nbs/05_learner.ipynb #cell-110
 class GradientClip(Callback):
     """Scale the gradients so that their joint norm is at most `max_norm` (Pascanu et al. 2013, section 3.2); `norm`
     is the last one before clipping."""
@@ -1469,7 +1474,7 @@ class GradientClip(Callback):
         params = [p for g in learn.opt.param_groups for p in g['params']]
         self.norm = nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
 
-# %% ../nbs/05_learner.ipynb #cell-103
+# %% ../nbs/05_learner.ipynb #cell-113
 class GradientAccumulation(Callback):
     """Step once every `n_batches` batches, and at the end of an epoch, with the gradient of one big batch (for a loss
     that is a plain mean over its targets; cross-entropy with class weights divides by their sum)."""
@@ -1490,7 +1495,7 @@ class GradientAccumulation(Callback):
         torch._foreach_mul_(grads, (self.counts[0] or 1) / (sum(self.counts) or 1))
     def after_step(self, learn): self.counts = []
 
-# %% ../nbs/05_learner.ipynb #cell-106
+# %% ../nbs/05_learner.ipynb #cell-116
 class TerminateOnNaN(Callback):
     "Ends the fit with a warning when a loss is NaN or infinite; looks every `every` batches."
     order = 60
@@ -1514,7 +1519,7 @@ class TerminateOnNaN(Callback):
             warnings.warn('The weights are not finite: training ends. Lower the learning rate, or clip the gradients.')
             raise CancelFit
 
-# %% ../nbs/05_learner.ipynb #cell-109
+# %% ../nbs/05_learner.ipynb #cell-119
 class Monitor(Callback):
     "Base of callbacks that watch one of the recorder's values: `better` says whether it improved."
     def __init__(self, monitor='valid_loss', mode=None, min_delta=0.):   # mode: 'min' or 'max'
@@ -1537,7 +1542,7 @@ class Monitor(Callback):
     def load_state_dict(self, state):
         if (state['monitor'], state['mode']) == (self.monitor, self.mode): self.best = state['best']
 
-# %% ../nbs/05_learner.ipynb #cell-111
+# %% ../nbs/05_learner.ipynb #cell-121
 class EarlyStopping(Monitor):
     "Ends the fit when the value has not improved by more than `min_delta` for `patience` epochs."
     order = 60
@@ -1558,7 +1563,7 @@ class EarlyStopping(Monitor):
         super().load_state_dict(state)
         self.waited = state['waited']
 
-# %% ../nbs/05_learner.ipynb #cell-114
+# %% ../nbs/05_learner.ipynb #cell-124
 class EMA(Callback):
     """Exponential moving average of the weights, used for validation and left in the model at the end (Polyak &
     Juditsky 1992; the average as in Kingma & Ba 2015, section 7.2)."""
@@ -1590,7 +1595,7 @@ class EMA(Callback):
     def state_dict(self): return {'avgs': self.avgs}
     def load_state_dict(self, state): self.avgs = state['avgs']
 
-# %% ../nbs/05_learner.ipynb #cell-117
+# %% ../nbs/05_learner.ipynb #cell-127
 class CSVLogger(Callback):
     "Appends each epoch's values to a CSV file as it ends."
     order = 65
@@ -1619,7 +1624,7 @@ class CSVLogger(Callback):
             writer.writerow(row)
         self.header = False
 
-# %% ../nbs/05_learner.ipynb #cell-119
+# %% ../nbs/05_learner.ipynb #cell-129
 class TensorBoardLogger(Callback):
     "Writes losses and rates a batch, and values an epoch, for TensorBoard (`pip install tensorboard`)."
     order = 65
@@ -1641,7 +1646,7 @@ class TensorBoardLogger(Callback):
     def after_fit(self, learn):
         if getattr(self, 'writer', None): self.writer.close()
 
-# %% ../nbs/05_learner.ipynb #cell-120
+# %% ../nbs/05_learner.ipynb #cell-130
 def _git_commit():
     "Commit of the working folder, with a + if there are changes; None outside git."
     def git(*args):
@@ -1692,7 +1697,7 @@ def read_journal(path='journal.jsonl')->list:
                       stacklevel=2)
     return entries
 
-# %% ../nbs/05_learner.ipynb #cell-123
+# %% ../nbs/05_learner.ipynb #cell-133
 class Checkpoint(Monitor):
     """Writes `e<epoch>_b<batch>.ckpt` files to go on from, keeps the newest `keep`, and `best.safetensors` whenever
     the watched value improves."""
